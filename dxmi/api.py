@@ -1,0 +1,150 @@
+"""The contracts between the game and its players.
+
+Shapes: ``B`` batch, ``S`` event shape (``D`` its number of entries), ``T`` sampler steps.
+Time runs from noise to data: ``x_0`` is noise and **x_T is the sample** (MATH 1).
+Energies are minimised: low energy means likely. ``cond`` is one optional tensor, never a dict of extras.
+
+A plugin needs this module and nothing else of dxmi.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import Dataset
+
+from dxmi.errors import ConfigError as ConfigError
+
+CostToGo = Callable[[Tensor, Tensor], Tensor]
+"""``J(x (B,*S), t (B,) integer) -> (B,)``, the expected cost from step t on; ``J(x, T) = E(x)``."""
+
+Draw = Callable[[int, int, Generator], Tensor]
+"""``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator."""
+
+
+def randn(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Standard normal noise with the dtype and device of ``like``, drawn where the generator lives.
+
+    A CPU generator so gives the same noise on every device.
+    """
+    device = like.device if generator is None else generator.device
+    return torch.randn(tuple(shape), generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+class Transition(NamedTuple):
+    """One Gaussian step, ``x_{t+1} ~ N(mean, std^2 I)``."""
+
+    mean: Tensor
+    """(B,*S)"""
+    std: Tensor
+    """broadcasts over (B,*S), positive"""
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """``mean + std*eps``, (B,*S), reparameterised: gradients reach mean and std."""
+        return self.mean + self.std * randn(self.mean.shape, self.mean, generator)
+
+
+class Energy(nn.Module, ABC):
+    """``E(x)``, or a value ``V_t(x)`` where it uses ``t``; ``q(x) = exp(-E(x))/Z``."""
+
+    event_shape: tuple[int, ...] | None = None
+    """S of a known density; None for a network, which reads its sizes from the first batch it sees."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """x (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
+
+
+class Sampler(nn.Module, ABC):
+    """A chain of ``steps`` steps from noise to a sample."""
+
+    steps: int
+
+    @abstractmethod
+    def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        """x_0 of the given shape (B,*S), on the sampler's device."""
+
+    @abstractmethod
+    def step(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cost_to_go: CostToGo,
+        generator: Generator | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
+        """x_t (B,*S), t (B,) integer in 0..T-1 -> x_{t+1} (B,*S)."""
+
+    # The game is played in the sampler's own space; both maps are the identity unless the teacher is latent.
+    def encode(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A data batch -> (x (B,*S), cond)."""
+        return batch, None
+
+    def decode(self, x: Tensor) -> Tensor:
+        """x (B,*S) -> what the data look like."""
+        return x
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError if data of event shape ``shape`` do not fit this sampler."""
+        return None
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the product: by default the weights alone (safetensors, no code)."""
+        from safetensors.torch import save_model
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self, str(folder / "model.safetensors"))
+        (folder / "config.json").write_text(json.dumps({"class": type(self).__qualname__, "steps": self.steps}))
+
+    def rivals(self) -> dict[str, Draw]:
+        """What a user would pick instead of this sampler, by name."""
+        return {}
+
+
+class GaussianSampler(Sampler):
+    """A sampler whose steps are Gaussian. Only these can learn. Parameters named ``log_std`` learn at rate ``lr.std``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
+        """One step: x_t (B,*S), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
+
+    def step(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cost_to_go: CostToGo,
+        generator: Generator | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
+        """Draw from ``forward``."""
+        law: Transition = self(x, t, cost_to_go, cond)
+        return law.sample(generator)
+
+
+class Scheduler(Protocol):
+    """T transitions between noise levels of a teacher, usable as a diffusers scheduler too."""
+
+    def bind(self, alphas: Tensor, sigmas: Tensor, prediction_type: str) -> Self:
+        """A scheduler whose nodes are chosen among the teacher's N levels (each (N,)): ``x_t = alpha*x0 + sigma*eps``."""
+
+    def transition(self, output: Tensor, x: Tensor, t: Tensor) -> Transition:
+        """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
+
+    def with_stds(self, stds: list[float]) -> Self:
+        """The same nodes with these T standard deviations."""
+
+
+class Evaluator(Protocol):
+    """Compares samples with a reference."""
+
+    def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
+        """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``."""
+
+    def stamp(self) -> dict[str, Any]:
+        """What made the numbers: implementation, version, extractor, hashes. JSON types only."""

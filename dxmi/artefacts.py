@@ -1,0 +1,125 @@
+"""What a run leaves for others: the energy folder, pictures, the model card and the table. No pickled code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dxmi.api import ConfigError, Energy
+from dxmi.config import build_plugin
+
+
+def save_energy(energy: Energy, config: dict[str, Any], folder: Path) -> None:
+    """``config.json`` (the plugin and its options, as in YAML) and ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file({k: v.contiguous().cpu() for k, v in energy.state_dict().items()}, folder / "model.safetensors")
+
+
+def load_energy(folder: str | Path) -> Energy:
+    """The energy (or value) in a folder that ``save_energy`` wrote.
+
+    Raises:
+        ConfigError: it is no such folder, or its plugin is not installed
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
+    energy: Energy = build_plugin(Energy, config)
+    energy.load_state_dict(weights)
+    return energy.eval()
+
+
+def save_grid(images: Tensor, path: Path, columns: int = 8, least: int = 64) -> None:
+    """(N,C,H,W) in [-1, 1] -> one PNG, small images enlarged to at least ``least`` pixels."""
+    from torchvision.utils import make_grid, save_image
+
+    enlarge = max(1, least // images.shape[-1])
+    large = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(make_grid((large + 1) / 2, nrow=columns, pad_value=0.5), path)
+
+
+def save_before_after(before: Tensor, after: Tensor, titles: tuple[str, str], path: Path) -> None:
+    """Two rows-of-images panels, the first above the second: (N,C,H,W) in [-1, 1] each -> one PNG."""
+    from matplotlib.figure import Figure
+    from torchvision.utils import make_grid
+
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    for axes, images, title in zip(figure.subplots(2, 1), (before, after), titles, strict=True):
+        grid = make_grid((images.clamp(-1, 1) + 1) / 2, nrow=len(images) // 2, padding=1, pad_value=0.5)
+        axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
+        axes.set_title(title, fontsize=11)
+        axes.axis("off")
+    figure.savefig(path, dpi=120)
+
+
+def metric_label(name: str, samples: int) -> str:
+    """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
+    if samples >= 50_000 or not name.startswith(("fid", "fd_")):
+        return name
+    return f"{name}_{samples / 1000:.3g}k"
+
+
+def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The rows of ``evaluation.json`` as text, the heading first."""
+    metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
+    out = [["", "steps", *(metric_label(m, rows[0]["samples"]) for m in metrics)]]
+    for row in rows:
+        figures = [f"{row['metrics'][m]:.4g}" if m in row["metrics"] else "" for m in metrics]
+        out.append([row["name"], str(row["steps"] or ""), *figures])
+    return out
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows of ``evaluation.json`` for the screen."""
+    heading, *body = cells(rows)
+    out = Table(title="distances to the data: lower is better; is, precision and recall: higher")
+    for column in heading:
+        out.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for row in body:
+        out.add_row(*row)
+    return out
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The same as lines of a Markdown table."""
+    heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
+    return [heading, "|" + "---|" * len(cells(rows)[0]), *body]
+
+
+def model_card(config: dict[str, Any], steps: int, evaluation: dict[str, Any] | None) -> str:
+    """README.md of the exported pipeline: what it is, how to load it, its figures and what they were made with."""
+    teacher = Path(str(config["sampler"].get("teacher", config["sampler"]["name"]))).name
+    data = Path(config["data"]["path"]).name if config["data"] else config["energy"]["name"]
+    settings = {key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}
+    card = f"""---
+library_name: diffusers
+tags: [dxmi, few-step]
+---
+# {teacher} in {steps} steps
+
+Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
+{config["steps"]} rounds, seed {config["seed"]}. The weights are the moving average of the fine-tuned ones.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")  # dxmi has to be installed
+images = pipeline(batch_size=16, num_inference_steps={steps}).images
+```
+
+Settings: `{json.dumps(settings)}`
+"""
+    if evaluation is not None:
+        card += "\n" + "\n".join(markdown(evaluation["rows"]))
+        card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
+    return card

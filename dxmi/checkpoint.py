@@ -1,0 +1,66 @@
+"""The state that a killed run needs to go on: written to a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from dxmi.api import ConfigError
+
+
+def save(accelerator: Accelerator, run: Path, step: int) -> None:
+    """All players, optimisers, registered objects and random states -> ``checkpoints/step-000500``; older ones go."""
+    folder = run / "checkpoints" / f"step-{step:06d}"
+    partial = folder.with_name("partial")
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        older = saved(run)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        for path in older:
+            if path != folder:
+                shutil.rmtree(path)
+
+
+def saved(run: Path) -> list[Path]:
+    """Complete checkpoints, the oldest first."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def restore(accelerator: Accelerator, run: Path) -> None:
+    """Load the newest checkpoint and drop what ``metrics.jsonl`` logged after it; without one, start over."""
+    checkpoints = saved(run)
+    step = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+    if checkpoints:
+        accelerator.load_state(str(checkpoints[-1]))
+    if accelerator.is_main_process:
+        truncate(run / "metrics.jsonl", step)
+
+
+def truncate(metrics: Path, step: int) -> None:
+    """Keep the lines up to ``step``; a line that was cut off goes too."""
+    kept = []
+    for line in metrics.read_text().splitlines() if metrics.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    metrics.write_text("".join(line + "\n" for line in kept))
+
+
+def refuse(run: Path, resume: bool, differing: list[str]) -> None:
+    """Raise ConfigError if the folder and ``--resume`` do not fit; ``differing`` lists changed keys of the config."""
+    if (run / "run.yaml").exists() and not resume:
+        raise ConfigError(f"--out: {run} already holds a run; give another folder, or --resume to go on with it")
+    if resume and not (run / "run.yaml").exists():
+        raise ConfigError(f"--resume: {run} holds no run; leave --resume out to start one")
+    if resume and differing:
+        raise ConfigError(f"--resume: the config differs from {run / 'run.yaml'}: {'; '.join(differing)}")

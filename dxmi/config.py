@@ -1,0 +1,100 @@
+"""The keys of a run; checking and building them. jsonargparse does both, and the rest of dxmi does not know it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dxmi.algorithm import Game, Learning
+from dxmi.api import ConfigError, Energy, Evaluator, GaussianSampler
+from dxmi.data import Data
+from dxmi.dialect import contract, expand_options
+
+T = TypeVar("T")
+
+
+def one_line(error: Exception) -> str:
+    """jsonargparse's nested report -> ``key.sub: what is wrong``."""
+    text = str(error)
+    keys = re.findall(r'(?:Parser key|Key) "([^"]+)"', text)
+    lines = [line.strip(" -") for line in text.splitlines() if line.strip() and not re.search(r'Parser key "|Problem with', line)]
+    complaint = re.sub(r"<class '([^']+)'>", r"\1", " ".join(lines) or text)
+    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", complaint)
+    if union:
+        complaint = f"Expected one of {union[1].replace('NoneType', 'null')}. Got value: {union[2]}"
+    return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
+
+
+@dataclass(kw_only=True)
+class Every:
+    """How often, in rounds. Args:
+        log: a line in metrics.jsonl and to the tracker
+        samples: a grid of samples
+        checkpoint: a checkpoint to resume from
+    """
+
+    log: int = 10
+    samples: int = 200
+    checkpoint: int = 400
+
+
+@dataclass(kw_only=True)
+class Run(Learning):
+    """Every key of a run's YAML file.
+
+    Args:
+        energy: plugin; a network to be learned from data, or a known density
+        sampler: plugin; what is fine-tuned
+        data: the images to learn from; null with a known density
+        value: plugin, a network with time; null makes the energy's network the value too
+        evaluators: plugins, called at the end
+        seed: of weights, noise and batches
+        steps: rounds of the game
+        game: weights of the game's terms
+        every: how often to log, draw and save
+        tracker: any of accelerate's trackers by name; null for none
+        compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
+        batch_size: rollouts in a round of each process where there are no data
+    """
+
+    energy: Energy
+    sampler: GaussianSampler
+    data: Data | None = None
+    value: Energy | None = None
+    evaluators: list[Evaluator] = field(default_factory=list)
+    seed: int = 0
+    steps: int = 800
+    game: Game = field(default_factory=Game)
+    every: Every = field(default_factory=Every)
+    tracker: str | None = "tensorboard"
+    compare_steps: list[int] = field(default_factory=lambda: [10, 50])
+    batch_size: int = 64
+
+
+def build_plugin(kind: type[T], value: Any) -> T:
+    """One plugin from its dialect, ``{name: ..., options}``. Raises ConfigError as ``Checked`` does."""
+    holder = make_dataclass("Holder", [("plugin", kind)])
+    return cast(T, Checked(holder, {"plugin": value}).build().plugin)  # type: ignore[attr-defined]
+
+
+class Checked(Generic[T]):
+    """A config whose keys and types are right, nothing built yet. ``resolved`` is the dialect with every default."""
+
+    def __init__(self, kind: type[T], config: dict[str, Any]):
+        """Raises ConfigError naming the key that does not exist or has the wrong type."""
+        self.parser = ArgumentParser(exit_on_error=False)
+        self.parser.add_class_arguments(kind, sub_configs=False)
+        try:
+            self.values: Namespace = self.parser.parse_object(expand_options(config, kind, ""))
+        except ArgumentError as error:
+            raise ConfigError(one_line(error)) from error
+        self.resolved: dict[str, Any] = contract(yaml.safe_load(self.parser.dump(self.values, skip_none=False)))
+        self.kind = kind
+
+    def build(self) -> T:
+        """Construct everything. Weights come from torch's global generator: seed it first."""
+        return self.kind(**self.parser.instantiate_classes(self.values).as_dict())

@@ -1,0 +1,150 @@
+"""Hugging Face datasets as batches of images in [-1, 1]."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dxmi.api import ConfigError
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Which images to learn from.
+
+    Args:
+        path: a Parquet file, a folder of images, or a hub id
+        column: name of the image column
+        split: split of a hub dataset
+        batch_size: images in a batch of each process
+        size: scale the shorter side to this many pixels and crop the centre; null takes images as they are
+        flip: whether batches are mirrored at random
+    """
+
+    path: str
+    column: str = "image"
+    split: str = "train"
+    batch_size: int = 64
+    size: int | None = None
+    flip: bool = False
+
+
+class Images(Dataset[Tensor]):
+    """All images of a dataset, decoded once into one uint8 tensor.
+
+    Decoding once makes a batch cost an index, and finds a corrupt image before anything is trained. Items are float
+    (C,H,W) in [-1, 1]. ``pixels`` is (N,C,H,W); ``name`` and ``fingerprint`` (SHA-256
+    of the pixels) say what they are.
+    """
+
+    def __init__(self, pixels: Tensor, name: str):
+        self.pixels, self.name = pixels, name
+        self.fingerprint = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.pixels[index].float() / 127.5 - 1
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(C,H,W)"""
+        return tuple(self.pixels.shape[1:])
+
+    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Batch ``number`` (0, 1, …) of process ``rank``: float (size,C,H,W).
+
+        A function of its arguments alone, so a resumed run needs no data state: epoch e is the permutation drawn with
+        (seed, e), and an epoch's tail that fills no batch is left out.
+        """
+        together = min(size * world, len(self))
+        per_epoch = len(self) // together
+        order = torch.Generator().manual_seed(seed * 1_000_003 + number // per_epoch)
+        start = (number % per_epoch) * together
+        mine = torch.randperm(len(self), generator=order)[start : start + together][rank::world]
+        return self[mine]
+
+
+def load_images(data: Data) -> Images:
+    """Read and decode the dataset.
+
+    Raises:
+        ConfigError: it is missing or empty, the column is missing or holds no images, an image is corrupt (named by
+            its row) or of another size than the first
+    """
+    from datasets import Image
+
+    table = load_table(data)
+    if data.column not in table.column_names:
+        raise ConfigError(f"data.column: {data.path} has no '{data.column}'; it has {', '.join(table.column_names)}")
+    if len(table) == 0:
+        raise ConfigError(f"data.path: {data.path} is empty")
+    try:
+        column = table.cast_column(data.column, Image(decode=True)).with_format(None)[data.column]
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(f"data.column: '{data.column}' of {data.path} holds no images") from error
+    pixels: list[Tensor] = []
+    mode = None
+    for row in range(len(table)):
+        try:
+            image = column[row]
+            mode = mode or ("L" if image.mode in ("1", "L", "LA", "I;16") else "RGB")
+            pixels.append(to_pixels(image, mode, data.size))
+        except (OSError, SyntaxError, ValueError, AttributeError) as error:
+            raise ConfigError(f"data.path: row {row} of {data.path} is no readable image: {error}") from error
+        if pixels[-1].shape != pixels[0].shape:
+            found, first = tuple(pixels[-1].shape), tuple(pixels[0].shape)
+            raise ConfigError(f"data.size: row {row} is {found}, row 0 is {first} (C,H,W); set data.size to resize")
+    return Images(torch.stack(pixels), Path(data.path).name)
+
+
+def draw_batch(images: Images, data: Data, number: int, seed: int, accelerator: Accelerator) -> Tensor:
+    """Batch ``number`` on this process's device, mirrored at random if ``data.flip``: float (B,C,H,W) in [-1, 1]."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    x = images.batch(number, data.batch_size, seed, rank, world).to(accelerator.device)
+    if data.flip:
+        x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(-1), x)
+    return x
+
+
+def load_table(data: Data) -> Any:
+    """The `datasets.Dataset` behind ``data``. Raises ConfigError if it cannot be had."""
+    from datasets import load_dataset
+
+    path = Path(data.path).expanduser()
+    try:
+        if path.is_file() and path.suffix == ".parquet":
+            return load_dataset("parquet", data_files=str(path), split="train")
+        if path.is_dir() and any(path.glob("**/*.parquet")):
+            return load_dataset("parquet", data_dir=str(path), split=data.split)
+        if path.is_dir():
+            return load_dataset("imagefolder", data_dir=str(path), split=data.split)
+    except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
+        raise ConfigError(f"data.path: {data.path} cannot be read: {str(error).splitlines()[0]}") from error
+    if path.exists() or data.path.startswith((".", "/", "~")) or data.path.count("/") > 1:
+        raise ConfigError(f"data.path: {data.path} is no Parquet file or folder of images")
+    try:
+        return load_dataset(data.path, split=data.split)
+    except Exception as error:  # likewise for the hub
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"data.path: {data.path} is neither here nor on the hub: {reason}") from error
+
+
+def to_pixels(image: Any, mode: str, size: int | None) -> Tensor:
+    """A PIL image -> uint8 (C,H,W), C = 1 for mode L and 3 for RGB."""
+    import numpy as np
+    from PIL import ImageOps
+
+    image = image.convert(mode)
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size))
+    array = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())

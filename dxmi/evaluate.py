@@ -1,0 +1,104 @@
+"""Draw samples on all processes, call the evaluators, stamp the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from dxmi.api import Draw, Evaluator, Sampler
+from dxmi.data import Images
+from dxmi.objectives import rollout
+
+CHUNK = 256  # samples that share one seed; fixed, so that the images do not depend on the number of processes
+
+
+class Contender(NamedTuple):
+    """A row of the table: what draws, and in how many steps."""
+
+    name: str
+    steps: int
+    draw: Draw
+
+
+def student(sampler: Sampler, shape: tuple[int, ...]) -> Draw:
+    """A sampler whose steps do not use the cost to go, as a ``Draw``; shape (S) of one event."""
+
+    def draw(n: int, steps: int, generator: Generator) -> Tensor:
+        xs = rollout(sampler, lambda x, t: torch.zeros(len(x), device=x.device), (n, *shape), generator)
+        return sampler.decode(xs[-1])
+
+    return draw
+
+
+def draw_samples(draw: Draw, n: int, steps: int, seed: int, accelerator: Accelerator) -> Tensor:
+    """(n,*S) on the CPU of every process; chunk i is drawn by process i modulo their number, from its own seed."""
+    mine = []
+    for chunk in range(accelerator.process_index, -(-n // CHUNK), accelerator.num_processes):
+        generator = Generator().manual_seed(seed * 1_000_003 + chunk)
+        size = min(CHUNK, n - chunk * CHUNK)
+        mine.append((chunk, draw(size, steps, generator).cpu()))
+    parts = gather_object(mine) if accelerator.num_processes > 1 else mine
+    return torch.cat([part for _, part in sorted(parts, key=lambda pair: pair[0])])
+
+
+def evaluate(
+    contenders: list[Contender],
+    evaluators: list[Evaluator],
+    reference: Dataset[Tensor],
+    seed: int,
+    accelerator: Accelerator,
+    tell: Callable[[str], None] = lambda message: None,
+) -> list[dict[str, Any]]:
+    """One row for each contender: ``{name, steps, nfe, samples, metrics}``. Every process computes the same rows."""
+    rows = []
+    for name, steps, draw in contenders:
+        tell(f"evaluating {name} at {steps} steps")
+        rows.append(measure(evaluators, reference, lambda n, d=draw, s=steps: draw_samples(d, n, s, seed, accelerator)))  # type: ignore[misc]
+        rows[-1] = {"name": name, "steps": steps, "nfe": steps, **rows[-1]}
+    return rows
+
+
+def measure(
+    evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Callable[[int], Tensor]
+) -> dict[str, Any]:
+    """All evaluators on the same samples: ``{samples, metrics}``."""
+    drawn: list[int] = []
+
+    @cache
+    def once(n: int) -> Tensor:
+        samples = draw(n)
+        drawn.append(len(samples))
+        return samples
+
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        metrics |= evaluator(once, reference)
+    return {"samples": max(drawn, default=0), "metrics": metrics}
+
+
+def data_floor(evaluators: list[Evaluator], images: Images) -> dict[str, Any]:
+    """The row of two halves of the real data against each other: even rows drawn, odd rows the reference."""
+    even, odd = (Images(images.pixels[k::2], images.name) for k in (0, 1))
+    row = measure(evaluators, odd, lambda n: even[: min(n, len(even))])
+    return {"name": "data-floor", "steps": None, "nfe": None, **row}
+
+
+def stamp(evaluators: list[Evaluator], images: Images, seed: int) -> dict[str, Any]:
+    """What the numbers were made with and measured against."""
+    return {
+        "dxmi": version("dxmi"),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "evaluators": [evaluator.stamp() for evaluator in evaluators],
+        "reference": {"name": images.name, "sha256": images.fingerprint, "size": len(images)},
+        "seed": seed,
+        "samples_per_seed": CHUNK,
+    }

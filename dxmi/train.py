@@ -1,0 +1,189 @@
+"""A run from config to product: accelerate, logging, checkpoints, evaluation, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import set_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Generator, Tensor
+
+from dxmi import artefacts, checkpoint
+from dxmi.algorithm import DxMI
+from dxmi.api import ConfigError, Sampler
+from dxmi.config import Checked, Run
+from dxmi.data import Images, draw_batch, load_images
+from dxmi.dialect import differences
+from dxmi.evaluate import Contender, data_floor, evaluate, stamp, student
+
+console = Console(stderr=True)
+
+
+def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
+    """Play the game that ``config`` describes and leave its products in ``out``.
+
+    Everything that can be wrong with the config is found before ``out`` is touched.
+
+    Raises:
+        ConfigError: what the user gave is wrong
+        FloatingPointError: a loss is not finite
+    """
+    old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
+    checkpoint.refuse(out, resume, differences(old, config.resolved))
+    session = Session(config, out)
+    floor = session.floor()
+    session.start(resume)
+    session.play()
+    session.finish(floor)
+    return out
+
+
+class Session:
+    """One process's share of a run."""
+
+    def __init__(self, config: Checked[Run], out: Path):
+        self.config, self.out = config, out
+        values = config.values
+        tracker = values.tracker
+        if tracker is not None and tracker not in get_available_trackers():
+            raise ConfigError(f"tracker: '{tracker}' is none of {', '.join(map(str, get_available_trackers()))}, as installed here")
+        self.images: Images | None = None if values.data is None else load_images(values.data)
+        set_seed(values.seed)
+        self.run = run = config.build()
+        self.shape = self.event_shape()
+        run.sampler.check(self.shape)
+        self.accelerator = Accelerator(log_with=tracker, project_dir=str(out))
+        self.initialise()
+        self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator)
+        self.accelerator.register_for_checkpointing(self.game, self.game.ema)
+        self.main = self.accelerator.is_main_process
+
+    def event_shape(self) -> tuple[int, ...]:
+        """S, from the data or from a known density."""
+        shape = self.run.energy.event_shape if self.images is None else self.images.event_shape
+        if shape is None:
+            raise ConfigError("data: the energy is a network, so it needs data to learn from")
+        return shape
+
+    def initialise(self) -> None:
+        """Let networks read their sizes from one item of the sampler's space."""
+        item = torch.zeros(1, *self.shape) if self.images is None else self.images[:1]
+        x, cond = self.run.sampler.encode(item)
+        for network in filter(None, (self.run.energy, self.run.value)):
+            try:
+                network(x, torch.zeros(1, dtype=torch.long), cond)
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"energy: {type(network).__name__} does not take {tuple(x.shape)}: {reason}") from error
+
+    def floor(self) -> dict[str, Any] | None:
+        """The data against itself; done first, since it also shows whether the evaluators can read these data."""
+        return None if self.images is None or not self.run.evaluators else data_floor(self.run.evaluators, self.images)
+
+    def start(self, resume: bool) -> None:
+        """Create or reopen the run's folder."""
+        if self.main and not resume:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "run.yaml").write_text(yaml.safe_dump(self.config.resolved, sort_keys=False))
+        set_seed(self.run.seed, device_specific=True)
+        if resume:
+            checkpoint.restore(self.accelerator, self.out)
+        if self.run.tracker:
+            self.accelerator.init_trackers("tracker")
+
+    def play(self) -> None:
+        """All rounds that are left."""
+        run, every = self.run, self.run.every
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}")
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not self.main) as progress:
+            task = progress.add_task("rounds", total=run.steps, completed=self.game.rounds, state="")
+            while self.game.rounds < run.steps:
+                log = self.game.round(self.batch(), self.rollout_shape())
+                step = self.game.rounds
+                if step % every.log == 0 or step == run.steps:
+                    progress.update(task, completed=step, state=self.log(log, step, progress.tasks[0].speed))
+                if step % every.samples == 0:
+                    self.draw_grid(step)
+                if step % every.checkpoint == 0 and step < run.steps:
+                    checkpoint.save(self.accelerator, self.out, step)
+        self.accelerator.end_training()
+
+    def batch(self) -> Tensor | None:
+        """The data of the next round on this process's device."""
+        if self.images is None or self.run.data is None:
+            return None
+        return draw_batch(self.images, self.run.data, self.game.rounds, self.run.seed, self.accelerator)
+
+    def rollout_shape(self) -> tuple[int, ...]:
+        """(B,*S)"""
+        return (self.run.batch_size if self.run.data is None else self.run.data.batch_size, *self.shape)
+
+    def log(self, log: dict[str, Tensor], step: int, speed: float | None) -> str:
+        """One line of metrics.jsonl, the tracker, and what the progress bar says."""
+        values = {k: float(v) for k, v in log.items()}
+        if "e_data" in values:
+            values["energy_gap"] = values["e_sample"] - values["e_data"]
+        if self.main:
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        self.accelerator.log(values, step=step)
+        return f"{speed or 0:.1f} rounds/s, energy gap {values.get('energy_gap', float('nan')):+.3f}"
+
+    def average(self) -> Sampler:
+        """The averaged sampler, which is the product."""
+        averaged: Sampler = self.game.ema.module
+        return averaged
+
+    def draw_grid(self, step: int) -> None:
+        """Samples of the averaged sampler, always from the same noise."""
+        if self.main and len(self.shape) == 3:
+            samples = student(self.average(), self.shape)(64, self.run.sampler.steps, Generator().manual_seed(0))
+            artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")
+        self.accelerator.wait_for_everyone()
+
+    def finish(self, floor: dict[str, Any] | None) -> None:
+        """Evaluate the averaged sampler beside its rivals, and write the products."""
+        rivals = self.run.sampler.rivals()
+        own = self.run.sampler.steps
+        if self.main:
+            self.average().save_pretrained(self.out / "pipeline")
+            artefacts.save_energy(self.run.energy, self.config.resolved["energy"], self.out / "energy")
+            if self.run.value is not None:
+                artefacts.save_energy(self.run.value, self.config.resolved["value"], self.out / "value")
+            self.save_before_after(rivals)
+        evaluation = None
+        if floor is not None and self.images is not None:
+            contenders = [Contender("student", own, student(self.average(), self.shape))]
+            for steps in sorted({own, *self.run.compare_steps}):
+                contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
+            rows = evaluate(contenders, self.run.evaluators, self.images, self.run.seed, self.accelerator, self.tell)
+            evaluation = {"rows": [*rows, floor], "stamp": stamp(self.run.evaluators, self.images, self.run.seed)}
+        if self.main:
+            card = artefacts.model_card(self.config.resolved, own, evaluation)
+            (self.out / "pipeline" / "README.md").write_text(card)
+        if self.main and evaluation is not None:
+            (self.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+            Console().print(artefacts.table(evaluation["rows"]))
+        self.accelerator.wait_for_everyone()
+
+    def save_before_after(self, rivals: dict[str, Any]) -> None:
+        """before_after.png: the first rival (the teacher) above the student, in as many steps from the same noise."""
+        if not rivals or len(self.shape) != 3:
+            return
+        (name, before), after = next(iter(rivals.items())), student(self.average(), self.shape)
+        steps = self.run.sampler.steps
+        first, second = (draw(32, steps, Generator().manual_seed(1)).cpu() for draw in (before, after))
+        titles = (f"{name}, {steps} steps", f"student, {steps} steps, same noise")
+        artefacts.save_before_after(first, second, titles, self.out / "before_after.png")
+
+    def tell(self, message: str) -> None:
+        """A line for the person who waits."""
+        if self.main:
+            console.print(message, style="dim")

@@ -1,0 +1,1 @@
+"""Energies and value networks."""

@@ -1,0 +1,63 @@
+"""The paper's convolutional energy (MATH 3): a residual network without normalisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dxmi.api import ConfigError, Energy
+
+from .time import TimeEmbedding
+
+
+class ResidualBlock(nn.Module):
+    """act-conv-act-conv plus a shortcut, then average pooling by 2 if asked and possible: (B,C,H,W) -> (B,C',H',W')."""
+
+    def __init__(self, channels_in: int, channels_out: int, pool: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2)) + self.shortcut(x)
+        return F.avg_pool2d(h, 2) if self.pool and min(h.shape[-2:]) > 1 else h
+
+
+class ConvEnergy(Energy):
+    """3x3 stem, residual blocks with halving in every other one, global **sum** pool, linear, learned scale and bias.
+
+    Any channels (read from the first batch) and any image size. The paper's network is ``width=128, blocks=6``.
+
+    Args:
+        width: channels of the first third of the blocks; the others have twice as many
+        blocks: number of residual blocks
+        time: whether it uses ``t``, as a separate value network must
+    """
+
+    def __init__(self, width: int = 128, blocks: int = 6, time: bool = False):
+        super().__init__()
+        if width < 1 or blocks < 1:
+            raise ConfigError("conv: width and blocks are at least 1")
+        widths = [width if k < max(1, blocks // 3) else 2 * width for k in range(blocks)]
+        self.stem = nn.LazyConv2d(width, 3, padding=1)
+        self.time = TimeEmbedding(width) if time else None
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(i, o, pool=k % 2 == 0)
+                for k, (i, o) in enumerate(zip([width, *widths], widths, strict=False))
+            )
+        )
+        self.linear = nn.Linear(widths[-1], 1)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """x (B,C,H,W), t (B,) -> (B,)."""
+        h = self.stem(x)
+        if self.time is not None:
+            h = h + self.time(t, x)[:, :, None, None]
+        h = F.leaky_relu(self.blocks(h), 0.2).sum((2, 3))
+        return self.scale * self.linear(h).squeeze(1) + self.bias

@@ -1,0 +1,158 @@
+"""FID, KID, Inception score, precision and recall, through torch-fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+from dxmi.api import ConfigError
+
+from .classifier import Classifier, sha256
+
+INCEPTION = "inception-v3-compat"
+METRICS = ("fid", "kid", "isc", "prc")
+
+
+class Pixels(Dataset[Tensor]):
+    """What torch-fidelity reads: uint8 (C,H,W) items. Values in [-1, 1] are clamped and rounded."""
+
+    def __init__(self, items: Any, colour: bool):
+        self.items, self.colour = items, colour
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels = ((self.items[index].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return pixels.expand(3, -1, -1) if self.colour and len(pixels) == 1 else pixels
+
+
+class Fidelity:
+    """Distances between samples and reference images in a feature space.
+
+    Samples are images in [-1, 1]; as many are drawn as the reference has, unless ``samples`` says otherwise. Over
+    Inception features the results are ``fid``, ``kid_mean``, …; over a classifier's the Fréchet distance is
+    ``fd_<file name>``. All metrics use the one extractor, precision and recall included (as ADM's code does).
+
+    Args:
+        extractor: inception-v3-compat, or a safetensors file of examples/train_extractor.py
+        weights: a local file with Inception's weights; null lets torch-fidelity find or fetch them
+        metrics: some of fid, kid, isc, prc
+        samples: number of samples; null takes as many as the reference has
+        batch_size: images in one pass through the extractor
+        cache: keep the reference's features on disk, under a key with its fingerprint and the extractor's hash
+    """
+
+    def __init__(
+        self,
+        extractor: str = INCEPTION,
+        weights: str | None = None,
+        metrics: list[str] | None = None,
+        samples: int | None = None,
+        batch_size: int = 256,
+        cache: bool = True,
+    ):
+        self.metrics = list(METRICS) if metrics is None else metrics
+        if not self.metrics or set(self.metrics) - set(METRICS):
+            raise ConfigError(f"metrics: {self.metrics} are not some of {', '.join(METRICS)}")
+        if samples is not None and samples < 2:
+            raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
+        if weights is not None and not Path(weights).is_file():
+            raise ConfigError(f"weights: there is no file {weights}")
+        self.classifier = extractor.endswith(".safetensors")
+        if not self.classifier and extractor != INCEPTION:
+            raise ConfigError(f"extractor: '{extractor}' is neither {INCEPTION} nor a .safetensors file")
+        self.name = Path(extractor).stem if self.classifier else "inception"
+        self.samples, self.batch_size, self.cache = samples, batch_size, cache
+        self.weights = Path(extractor) if self.classifier else None if weights is None else Path(weights)
+        self.channels = Classifier.load(Path(extractor)).options["channels"] if self.classifier else 3
+        self.options: dict[str, Any] = {"feature_extractor_weights_path": weights}
+        if self.classifier:
+            self.options = {"feature_extractor": register(Path(extractor))}
+        elif "prc" in self.metrics:
+            self.options["feature_extractor"] = INCEPTION
+
+    def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
+        """``draw(n) -> (n,C,H,W)`` in [-1, 1]; the reference yields (C,H,W) in [-1, 1].
+
+        Raises:
+            ConfigError: the images have other channels than the extractor expects
+        """
+        n = len(reference) if self.samples is None else self.samples  # type: ignore[arg-type]
+        real = Pixels(reference, colour=self.channels == 3)
+        if len(real[0]) != self.channels:
+            raise ConfigError(f"extractor: {self.name} reads {self.channels} channels, the images have {len(real[0])}")
+        fingerprint = getattr(reference, "fingerprint", None)
+        key = f"dxmi-{fingerprint}-{len(real)}-{self._hash()[:16]}" if self.cache and fingerprint else None
+        found = torch_fidelity.calculate_metrics(
+            input1=Pixels(draw(n).cpu(), colour=self.channels == 3),
+            input2=real,
+            input2_cache_name=key,
+            cache=key is not None,
+            cuda=torch.cuda.is_available(),
+            batch_size=self.batch_size,
+            kid_subset_size=min(1000, n, len(real)),
+            isc_splits=min(10, n),
+            save_cpu_ram=True,  # also keeps the loader in this process: the images are in memory
+            verbose=False,
+            **{metric: metric in self.metrics for metric in METRICS},
+            **self.options,
+        )
+        return {self._key(k): float(v) for k, v in found.items()}
+
+    def stamp(self) -> dict[str, Any]:
+        """Implementation, version, extractor and the SHA-256 of its weights, resize rule, metric settings."""
+        return {
+            "implementation": f"torch-fidelity {version('torch-fidelity')}",
+            "extractor": self.name,
+            "weights_sha256": self._hash(),
+            "resize": "none" if self.classifier else "TensorFlow 1 bilinear to 299",
+            "kid": "100 subsets of at most 1000, cubic kernel",
+            "precision_recall": "3 nearest neighbours",
+        }
+
+    def _hash(self) -> str:
+        return sha256(self.weights) if self.weights else "weights of torch-fidelity"
+
+    def _key(self, name: str) -> str:
+        if name == torch_fidelity.KEY_METRIC_FID:
+            return f"fd_{self.name}" if self.classifier else "fid"
+        return name.replace("kernel_inception_distance", "kid").replace("inception_score", "is")
+
+
+def register(path: Path) -> str:
+    """Make a classifier file known to torch-fidelity; returns the name it has there."""
+    name = f"{path.stem}-{sha256(path)[:16]}"
+
+    class Extractor(FeatureExtractorBase):  # type: ignore[misc]
+        def __init__(self, name: str, features_list: list[str], **options: Any):
+            super().__init__(name, features_list)
+            self.classifier = Classifier.load(path)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("features", "logits")
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "features"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+            outputs = dict(zip(("features", "logits"), self.classifier(pixels), strict=True))
+            return tuple(outputs[layer].float() for layer in self.features_list)
+
+    FEATURE_EXTRACTORS_REGISTRY.setdefault(name, Extractor)
+    return name
