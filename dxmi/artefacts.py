@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
+from dxmi.data import Data, load_images
 
 
 def save_energy(energy: Energy, config: dict[str, Any], folder: Path) -> None:
@@ -70,8 +72,9 @@ def metric_label(name: str, samples: int) -> str:
 
 
 def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows of ``evaluation.json`` as text, the heading first."""
+    """The rows of ``evaluation.json`` as text, the heading first; spreads and the f-score are left to the JSON."""
     metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
+    metrics = [m for m in metrics if not m.endswith("_std") and m != "f_score"]
     out = [["", "steps", *(metric_label(m, rows[0]["samples"]) for m in metrics)]]
     for row in rows:
         figures = [f"{row['metrics'][m]:.4g}" if m in row["metrics"] else "" for m in metrics]
@@ -123,3 +126,39 @@ Settings: `{json.dumps(settings)}`
         card += "\n" + "\n".join(markdown(evaluation["rows"]))
         card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
     return card
+
+
+def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:
+    """n images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
+
+    Raises:
+        ConfigError: there is no such pipeline, or it cannot make that many steps
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{source}: is no run and no diffusers pipeline: {str(error).splitlines()[0]}") from error
+    options = {} if steps is None else {"num_inference_steps": steps}
+    try:
+        images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--steps: {error}") from error
+    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+
+
+def score_images(source: str, data: Data) -> list[float]:
+    """The energy of every image, in the dataset's order: low means like the data it learned.
+
+    Raises:
+        ConfigError: there is no such energy or data, or the images do not fit the energy
+    """
+    folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
+    energy, images = load_energy(folder), load_images(data)
+    try:
+        with torch.no_grad():
+            return [e for part in torch.arange(len(images)).split(256) for e in energy(images[part]).tolist()]
+    except RuntimeError as error:
+        raise ConfigError(f"{data.path}: images {images.event_shape} do not fit the energy in {folder}") from error

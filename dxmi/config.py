@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, make_dataclass
+from pydoc import locate
 from typing import Any, Generic, TypeVar, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from dxmi import plugins
 from dxmi.algorithm import Game, Learning
 from dxmi.api import ConfigError, Energy, Evaluator, GaussianSampler
 from dxmi.data import Data
@@ -98,3 +102,34 @@ class Checked(Generic[T]):
     def build(self) -> T:
         """Construct everything. Weights come from torch's global generator: seed it first."""
         return self.kind(**self.parser.instantiate_classes(self.values).as_dict())
+
+
+def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
+    """Every key of ``kind`` with its type and default, and the options of the plugins that ``config`` names.
+
+    Raises:
+        ConfigError: the config names a plugin or a key that does not exist
+    """
+    parser = ArgumentParser(prog=f"dxmi {command} CONFIG", usage="%(prog)s [--key.sub VALUE ...]", add_help=False)
+    parser.add_class_arguments(kind, sub_configs=False)
+    parts = [parser.format_help()]
+    for key, plugin in named_plugins(expand_options(config, kind, "")):
+        own = ArgumentParser(prog=key, usage=argparse.SUPPRESS, add_help=False)
+        own.add_class_arguments(locate(plugin["class_path"]), key, sub_configs=False)
+        parts.append(f"--{key} {contract(plugin)['name']}\n{own.format_help()}")
+    names = {group.removeprefix("dxmi."): ", ".join(plugins.installed(group)) for group in plugins.GROUPS}
+    parts.append("installed plugins:\n" + "\n".join(f"  {group}: {found}" for group, found in names.items()))
+    return "\n".join(parts)
+
+
+def named_plugins(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every plugin in an expanded config, with its key."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield key, value
+        for k, v in value.items():
+            inside = key if k == "init_args" else f"{key}.{k}" if key else k
+            yield from named_plugins(v, inside)
+    elif isinstance(value, list):
+        for i, v in enumerate(value):
+            yield from named_plugins(v, f"{key}.{i}")

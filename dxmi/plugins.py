@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def find_file(module: str) -> ModuleSpec | None:
     path, spec = None, None
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:depth]), path)
+        name = ".".join(parts[:depth])
+        spec = find_spec(name) if path is None else PathFinder.find_spec(name, path)
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or [])

@@ -52,8 +52,9 @@ class Session:
         self.config, self.out = config, out
         values = config.values
         tracker = values.tracker
-        if tracker is not None and tracker not in get_available_trackers():
-            raise ConfigError(f"tracker: '{tracker}' is none of {', '.join(map(str, get_available_trackers()))}, as installed here")
+        available = [str(known) for known in get_available_trackers()]
+        if tracker is not None and tracker not in available:
+            raise ConfigError(f"tracker: '{tracker}' is not installed here; give null or one of {', '.join(available)}")
         self.images: Images | None = None if values.data is None else load_images(values.data)
         set_seed(values.seed)
         self.run = run = config.build()
