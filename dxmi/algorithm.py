@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,72 +11,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import ConfigError, CostToGo, Energy, GaussianSampler, Transition
-from dxmi.objectives import gcd_loss, mean_square_steps, rollout, soft_q, time_cost, transitions
-
-
-@dataclass(kw_only=True)
-class Game:
-    """The weights of the game's terms (MATH 3).
-
-    Args:
-        tau1: weight of the policy's conditional entropy
-        tau2: weight of the velocity cost
-        gamma: weight of the squared energies in the energy loss
-        avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
-        time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
-        warmup: rounds at the start in which only the energy learns
-    """
-
-    tau1: float = 0.1
-    tau2: float = 0.01
-    gamma: float = 1.0
-    avr: float = 0.99
-    time_cost: float | None = 1.0
-    warmup: int = 50
-
-
-@dataclass(kw_only=True)
-class PerPlayer:
-    """One number for each player; null for the value means the energy's."""
-
-    energy: float | None = None
-    sampler: float | None = None
-    value: float | None = None
-
-
-@dataclass(kw_only=True)
-class Rates:
-    """Learning rates. Args:
-        energy: of the energy
-        sampler: of the sampler's network
-        std: of the logarithms of its standard deviations
-        value: of a separate value network; null means the energy's
-    """
-
-    energy: float = 3e-4
-    sampler: float = 1e-5
-    std: float = 1e-3
-    value: float | None = None
-
-
-@dataclass(kw_only=True)
-class Learning:
-    """How the players learn.
-
-    Args:
-        lr: learning rates
-        optimizer: a class of torch.optim
-        betas: Adam-like optimisers' betas; null for an optimiser without them
-        clip: largest gradient norm of each player; null does not clip
-        ema: decay of the moving average of the sampler's weights, which is what gets evaluated and exported
-    """
-
-    lr: Rates = field(default_factory=Rates)
-    optimizer: str = "Adam"
-    betas: tuple[float, float] | None = (0.0, 0.9)
-    clip: PerPlayer = field(default_factory=lambda: PerPlayer(sampler=0.1))
-    ema: float = 0.99
+from dxmi.api import CostToGo, Energy, GaussianSampler, Transition
+from dxmi.learning import Game, Learning, optimizer
+from dxmi.objectives import (
+    gcd_loss,
+    mean_square_steps,
+    random_transitions,
+    rollout,
+    soft_q,
+    time_cost,
+    transitions,
+)
 
 
 @contextmanager
@@ -94,26 +37,6 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim.Optimizer:
-    """The optimiser of one player; parameters named ``log_std`` learn at ``lr.std``.
-
-    Raises:
-        ConfigError: torch.optim has no such class, or it does not take the betas
-    """
-    kind = getattr(torch.optim, learning.optimizer, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise ConfigError(f"optimizer: torch.optim has no '{learning.optimizer}'; try Adam, AdamW or RAdam")
-    options: dict[str, Any] = {} if learning.betas is None else {"betas": learning.betas}
-    if learning.betas is not None and "betas" not in inspect.signature(kind).parameters:
-        raise ConfigError(f"betas: torch.optim.{learning.optimizer} takes none; set betas: null")
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        own = learning.lr.std if name.endswith("log_std") else rate
-        if parameter.requires_grad:
-            groups.setdefault(own, []).append(parameter)
-    return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)
-
-
 class DxMI:
     """The players, their optimisers and one round of the game.
 
@@ -126,6 +49,7 @@ class DxMI:
 
     Raises:
         ConfigError: the optimiser does not exist or does not take the betas
+
     """
 
     def __init__(
@@ -140,13 +64,14 @@ class DxMI:
         self.game, self.learning = game or Game(), learning or Learning()
         self.accelerator = accelerator or Accelerator()
         self.energy, self.sampler, self.value = energy, sampler, value
-        for player in filter(None, (energy, sampler, value)):
-            player.to(self.accelerator.device)
-        players = {"energy": energy, "value": value, "sampler": sampler}
+        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
         self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
         self.optimizers: dict[str, Any] = {}
         for name, player in players.items():
-            if player is not None and any(p.requires_grad for p in player.parameters()):
+            if player is None:
+                continue
+            player.to(self.accelerator.device)
+            if any(p.requires_grad for p in player.parameters()):
                 optim = optimizer(player, self.learning, self._rate(name))
                 self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
         self.ema = AveragedModel(sampler, multi_avg_fn=get_ema_multi_avg_fn(self.learning.ema))  # type: ignore[no-untyped-call]
@@ -161,6 +86,7 @@ class DxMI:
 
         Raises:
             FloatingPointError: a loss is not finite
+
         """
         data, cond = (None, None) if batch is None else self.sampler.encode(batch)
         J = self.cost_to_go(cond)
@@ -177,13 +103,22 @@ class DxMI:
         return self._checked(log)
 
     def cost_to_go(self, cond: Tensor | None = None) -> CostToGo:
-        """``J(x, t)``: the value at t < T, the energy at T; t (B,) holds one step for the whole batch."""
+        """``J(x (B,*S), t (B,)) -> (B,)``: the value at t < T, the energy at T."""
 
         def J(x: Tensor, t: Tensor) -> Tensor:
-            player = self.energy if self.value is None or t[0] == self.sampler.steps else self.value
-            return player(x, t, cond)  # type: ignore[no-any-return]
+            if self.value is None:
+                return self.energy(x, t, cond)  # type: ignore[no-any-return]
+            costs = x.new_empty(len(x))
+            for player, rows in ((self.energy, t == self.sampler.steps), (self.value, t < self.sampler.steps)):
+                if rows.any():
+                    costs[rows] = player(x[rows], t[rows], None if cond is None else cond[rows])
+            return costs
 
         return J
+
+    def transitions(self, xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round."""
+        return transitions(xs, first) if self.game.sweep else random_transitions(xs, first)
 
     def learn_energy(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.1). One forward pass over both batches, so that DDP sees one."""
@@ -196,10 +131,10 @@ class DxMI:
         return {"e_data": e_data.detach().mean(), "e_sample": e_sample.detach().mean()}
 
     def learn_value(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """MATH (3.3): temporal difference, from the last step back to the first."""
+        """MATH (3.3): temporal difference at t >= 1; nobody descends V_0."""
         player = "energy" if self.value is None else "value"
         losses = []
-        for x, t, x_next in transitions(xs) if player in self.networks else ():
+        for x, t, x_next in self.transitions(xs, first=1) if player in self.networks else ():
             with torch.no_grad():
                 target = self.target(J, x, t, x_next, s2, cond)
             loss = (self.networks[player](x, t, cond) - target).square().mean()
@@ -212,15 +147,15 @@ class DxMI:
         g, T = self.game, self.sampler.steps
         if g.time_cost is not None:
             return J(x_next, t + 1) + g.time_cost * time_cost(t, T)
-        return soft_q(J, x, t, self.sampler(x, t, J, cond), x_next, s2[t[0]], g.tau1, g.tau2)
+        return soft_q(J, x, t, self.sampler(x, t, J, cond), x_next, s2[t], g.tau1, g.tau2)
 
     def learn_policy(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """MATH (3.4): one transition at a time, through a frozen value; memory does not grow with T."""
+        """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
         losses = []
         with frozen(*filter(None, (self.energy, self.value))):
-            for x, t, _ in transitions(xs):
+            for x, t, _ in self.transitions(xs):
                 step: Transition = self.networks["sampler"](x, t, J, cond)
-                loss = soft_q(J, x, t, step, step.sample(), s2[t[0]], self.game.tau1, self.game.tau2).mean()
+                loss = soft_q(J, x, t, step, step.sample(), s2[t], self.game.tau1, self.game.tau2).mean()
                 self._descend("sampler", loss)
                 losses.append(loss.detach())
         return {"policy_loss": torch.stack(losses).mean()}

@@ -58,7 +58,7 @@ class Energy(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """x (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
+        """X (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
 
 
 class Sampler(nn.Module, ABC):
@@ -87,7 +87,7 @@ class Sampler(nn.Module, ABC):
         return batch, None
 
     def decode(self, x: Tensor) -> Tensor:
-        """x (B,*S) -> what the data look like."""
+        """X (B,*S) -> what the data look like."""
         return x
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -108,7 +108,7 @@ class Sampler(nn.Module, ABC):
 
 
 class GaussianSampler(Sampler):
-    """A sampler whose steps are Gaussian. Only these can learn. Parameters named ``log_std`` learn at rate ``lr.std``."""
+    """A sampler whose steps are Gaussian: the only kind that learns. Parameters named ``log_std`` learn at ``lr.std``."""
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
@@ -130,8 +130,13 @@ class GaussianSampler(Sampler):
 class Scheduler(Protocol):
     """T transitions between noise levels of a teacher, usable as a diffusers scheduler too."""
 
+    timesteps: Tensor
+    """(T,) the teacher's timestep at each node, noisiest first; filled by ``bind``"""
+    stds: Tensor
+    """(T,) standard deviation of each transition; filled by ``bind``"""
+
     def bind(self, alphas: Tensor, sigmas: Tensor, prediction_type: str) -> Self:
-        """A scheduler whose nodes are chosen among the teacher's N levels (each (N,)): ``x_t = alpha*x0 + sigma*eps``."""
+        """A scheduler with nodes among the teacher's N levels (each (N,)), where ``x_t = alpha*x0 + sigma*eps``."""
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor) -> Transition:
         """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""

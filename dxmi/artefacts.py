@@ -28,6 +28,7 @@ def load_energy(folder: str | Path) -> Energy:
 
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
+
     """
     folder = Path(folder)
     try:
@@ -35,7 +36,7 @@ def load_energy(folder: str | Path) -> Energy:
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
-    energy: Energy = build_plugin(Energy, config)
+    energy = build_plugin(Energy, config)  # type: ignore[type-abstract]
     energy.load_state_dict(weights)
     return energy.eval()
 
@@ -129,10 +130,11 @@ Settings: `{json.dumps(settings)}`
 
 
 def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:
-    """n images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
+    """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
 
     Raises:
         ConfigError: there is no such pipeline, or it cannot make that many steps
+
     """
     from diffusers import DiffusionPipeline
 
@@ -154,11 +156,12 @@ def score_images(source: str, data: Data) -> list[float]:
 
     Raises:
         ConfigError: there is no such energy or data, or the images do not fit the energy
+
     """
     folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
     energy, images = load_energy(folder), load_images(data)
     try:
         with torch.no_grad():
-            return [e for part in torch.arange(len(images)).split(256) for e in energy(images[part]).tolist()]
+            return [e for part in torch.split(torch.arange(len(images)), 256) for e in energy(images[part]).tolist()]
     except RuntimeError as error:
         raise ConfigError(f"{data.path}: images {images.event_shape} do not fit the energy in {folder}") from error

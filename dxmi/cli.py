@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     options, overrides = parser.parse_known_args(argv)
     try:
         if overrides and not getattr(options, "takes_overrides", False):
-            raise ConfigError(f"{overrides[0]}: '{options.command}' has no such option; see 'dxmi {options.command} --help'")
+            raise ConfigError(
+                f"{overrides[0]}: '{options.command}' has no such option; see 'dxmi {options.command} --help'"
+            )
         command: Callable[..., None] = options.run
         command(options, overrides)
     except ConfigError as error:
@@ -44,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = argparse.ArgumentParser(prog="dxmi", description="Fine-tune diffusers pipelines to a few steps.", epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        prog="dxmi", description="Fine-tune diffusers pipelines to a few steps.", epilog=EPILOG
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
 

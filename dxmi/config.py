@@ -13,37 +13,47 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dxmi import plugins
-from dxmi.algorithm import Game, Learning
 from dxmi.api import ConfigError, Energy, Evaluator, GaussianSampler
 from dxmi.data import Data
 from dxmi.dialect import contract, expand_options
+from dxmi.errors import require
+from dxmi.learning import Game, Learning
 
 T = TypeVar("T")
 
 
 def one_line(error: Exception) -> str:
-    """jsonargparse's nested report -> ``key.sub: what is wrong``."""
+    """Jsonargparse's nested report -> ``key.sub: what is wrong``."""
     text = str(error)
     keys = re.findall(r'(?:Parser key|Key) "([^"]+)"', text)
-    lines = [line.strip(" -") for line in text.splitlines() if line.strip() and not re.search(r'Parser key "|Problem with', line)]
+    lines = [
+        line.strip(" -")
+        for line in text.splitlines()
+        if line.strip() and not re.search(r'Parser key "|Problem with', line)
+    ]
     complaint = re.sub(r"<class '([^']+)'>", r"\1", " ".join(lines) or text)
     union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", complaint)
     if union:
         complaint = f"Expected one of {union[1].replace('NoneType', 'null')}. Got value: {union[2]}"
+    complaint = complaint.replace(" a int", " an int")
     return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
 
 
 @dataclass(kw_only=True)
 class Every:
     """How often, in rounds. Args:
-        log: a line in metrics.jsonl and to the tracker
-        samples: a grid of samples
-        checkpoint: a checkpoint to resume from
+    log: a line in metrics.jsonl and to the tracker
+    samples: a grid of samples
+    checkpoint: a checkpoint to resume from
     """
 
     log: int = 10
     samples: int = 200
     checkpoint: int = 400
+
+    def __post_init__(self) -> None:
+        for key, rounds in vars(self).items():
+            require(rounds >= 1, f"every.{key}: {rounds} is not a number of rounds; give 1 or more")
 
 
 @dataclass(kw_only=True)
@@ -63,6 +73,7 @@ class Run(Learning):
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
+
     """
 
     energy: Energy
@@ -77,6 +88,12 @@ class Run(Learning):
     tracker: str | None = "tensorboard"
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.steps >= 1, f"steps: {self.steps} rounds train nothing; give 1 or more")
+        require(self.batch_size >= 1, f"batch_size: {self.batch_size} is not positive")
+        require(min(self.compare_steps, default=1) >= 1, f"compare_steps: {self.compare_steps} are not all positive")
 
 
 def build_plugin(kind: type[T], value: Any) -> T:
@@ -109,6 +126,7 @@ def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
 
     Raises:
         ConfigError: the config names a plugin or a key that does not exist
+
     """
     parser = ArgumentParser(prog=f"dxmi {command} CONFIG", usage="%(prog)s [--key.sub VALUE ...]", add_help=False)
     parser.add_class_arguments(kind, sub_configs=False)

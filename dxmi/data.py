@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import ConfigError
+from dxmi.errors import ConfigError, require
 
 
 @dataclass(kw_only=True)
@@ -26,6 +26,7 @@ class Data:
         batch_size: images in a batch of each process
         size: scale the shorter side to this many pixels and crop the centre; null takes images as they are
         flip: whether batches are mirrored at random
+
     """
 
     path: str
@@ -34,6 +35,10 @@ class Data:
     batch_size: int = 64
     size: int | None = None
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"data.batch_size: {self.batch_size} is not positive")
+        require(self.size is None or self.size >= 1, f"data.size: {self.size} is not positive")
 
 
 class Images(Dataset[Tensor]):
@@ -79,6 +84,7 @@ def load_images(data: Data) -> Images:
     Raises:
         ConfigError: it is missing or empty, the column is missing or holds no images, an image is corrupt (named by
             its row) or of another size than the first
+
     """
     from datasets import Image
 

@@ -11,7 +11,7 @@ import inspect
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -36,6 +36,7 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or an override is malformed
+
     """
     try:
         found = yaml.load(Path(path).read_text(), Loader)
@@ -60,7 +61,7 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
     return config
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.1 as PyYAML has it, but ``1e-4`` is a number."""
 
 
@@ -100,9 +101,10 @@ def expand(value: Any, hint: Any, key: str) -> Any:
 
     Raises:
         ConfigError: a key or an option does not exist, or a plugin cannot be had
+
     """
-    for kind in (hint, *get_args(hint)):
-        if kind in GROUP_OF and value is not None and not isinstance(value, list):
+    for kind in () if get_origin(hint) is list else (hint, *get_args(hint)):
+        if kind in GROUP_OF and value is not None:
             return expand_plugin(value, GROUP_OF[kind], key)
         if dataclasses.is_dataclass(kind) and isinstance(value, dict):
             return expand_options(value, kind, key)

@@ -1,5 +1,11 @@
-"""The one error that means: what the user gave is wrong. Standard library only, so that the command line starts fast."""
+"""The one error that means: what the user gave is wrong. Standard library only: the command line starts fast."""
 
 
 class ConfigError(ValueError):
     """The message is one line that names the key or file and says what to do; the command line exits with status 2."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -66,9 +66,7 @@ def evaluate(
     return rows
 
 
-def measure(
-    evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Callable[[int], Tensor]
-) -> dict[str, Any]:
+def measure(evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Callable[[int], Tensor]) -> dict[str, Any]:
     """All evaluators on the same samples: ``{samples, metrics}``."""
     drawn: list[int] = []
 

@@ -32,15 +32,13 @@ def mean_log_std(step: Transition) -> Tensor:
     return step.std.log().expand_as(step.mean).flatten(1).mean(1)
 
 
-def running_cost(
-    x: Tensor, step: Transition, x_next: Tensor, s2: Tensor | float, tau1: float, tau2: float
-) -> Tensor:
+def running_cost(x: Tensor, step: Transition, x_next: Tensor, s2: Tensor | float, tau1: float, tau2: float) -> Tensor:
     """``c_t = tau2/(2 s_t^2)*||x_{t+1}-x_t||^2/D - tau1*log std_t``, MATH (3.3): (B,). ``s2`` is s_t^2, a scalar."""
     return tau2 / (2 * s2) * mean_square_step(x, x_next) - tau1 * mean_log_std(step)
 
 
 def time_cost(t: Tensor, steps: int) -> Tensor:
-    """``sigm(c-t) - sigm(c-t-1)`` with ``c = T//2``, MATH 3: the running cost of the paper's image runs. (B,) -> (B,)."""
+    """``sigm(c-t) - sigm(c-t-1)`` with ``c = T//2``, MATH 3: the paper's running cost for images. (B,) -> (B,)."""
     c = steps // 2
     return torch.sigmoid(c - t.float()) - torch.sigmoid(c - t.float() - 1)
 
@@ -83,7 +81,18 @@ def rollout(
     return torch.stack(xs)
 
 
-def transitions(xs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(x_t, t, x_{t+1}) of a rollout, from the last step to the first, so that values travel back from the energy."""
-    for k in reversed(range(len(xs) - 1)):
+def transitions(xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(x_t, t, x_{t+1}) of a rollout, from the last step back to ``first``, so that values travel from the energy."""
+    for k in reversed(range(first, len(xs) - 1)):
         yield xs[k], torch.full((xs.shape[1],), k, device=xs.device), xs[k + 1]
+
+
+def random_transitions(xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """One transition of each chain of a rollout, at a step drawn from first..T-1: (x_t (B,*S), t (B,), x_{t+1} (B,*S)).
+
+    Yields once, or never if there is no such step.
+    """
+    steps, chains = len(xs) - 1, torch.arange(xs.shape[1], device=xs.device)
+    if first < steps:
+        t = torch.randint(first, steps, chains.shape, device=xs.device)
+        yield xs[t, chains], t, xs[t + 1, chains]

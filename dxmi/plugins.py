@@ -55,7 +55,9 @@ def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
     found = {}
     for name, points in sorted(claims.items()):
         plugin = Plugin(group, name, tuple(points))
-        problem = twice(points) if len(points) > 1 else imported_problem(plugin) if imported else file_problem(points[0])
+        problem = (
+            twice(points) if len(points) > 1 else imported_problem(plugin) if imported else file_problem(points[0])
+        )
         found[name] = Plugin(group, name, tuple(points), problem)
     return found
 
@@ -65,6 +67,7 @@ def load(group: str, name: str) -> Any:
 
     Raises:
         ConfigError: no plugin has that name (the nearest are offered), two have it, or it fails to import
+
     """
     found = installed(group)
     if name not in found:
@@ -111,7 +114,9 @@ def file_problem(point: EntryPoint) -> str | None:
     defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
     others = [n for n in tree.body if not isinstance(n, ast.ClassDef | ast.FunctionDef | ast.Expr)]
     names = {n.id for o in others for n in ast.walk(o) if isinstance(n, ast.Name)}
-    aliases = {a.asname or a.name for o in others for n in ast.walk(o) if isinstance(n, ast.ImportFrom) for a in n.names}
+    aliases = {
+        a.asname or a.name for o in others for n in ast.walk(o) if isinstance(n, ast.ImportFrom) for a in n.names
+    }
     return None if {point.attr, "*"} & (defined | names | aliases) else f"{point.module} defines no {point.attr}"
 
 

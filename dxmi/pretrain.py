@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import ConfigError
 from dxmi.data import Data, draw_batch, load_images
+from dxmi.errors import ConfigError, require
 
 
 @dataclass(kw_only=True)
@@ -33,6 +33,7 @@ class Pretrain:
         warmup: steps of the rise
         clip: largest gradient norm
         ema: decay of the moving average of the weights, which is what gets saved
+
     """
 
     data: Data
@@ -44,6 +45,11 @@ class Pretrain:
     warmup: int = 500
     clip: float = 1.0
     ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps: {self.steps} train nothing; give 1 or more")
+        require(self.lr > 0 and self.clip > 0 and self.warmup >= 0, "lr and clip are positive, warmup is not negative")
+        require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
 
 
 def build(kind: Any, key: str, options: dict[str, Any]) -> Any:
@@ -59,12 +65,9 @@ def build(kind: Any, key: str, options: dict[str, Any]) -> Any:
 
 
 def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t (B,) -> scalar, for the scheduler's prediction type."""
-    target = {
-        "epsilon": lambda: noise,
-        "sample": lambda: x0,
-        "v_prediction": lambda: scheduler.get_velocity(x0, noise, t),
-    }[scheduler.config.prediction_type]()
+    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t (B,) -> scalar, by prediction type."""
+    kind = scheduler.config.prediction_type
+    target = noise if kind == "epsilon" else x0 if kind == "sample" else scheduler.get_velocity(x0, noise, t)
     return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, target)
 
 
@@ -73,6 +76,7 @@ def pretrain(run: Pretrain, out: Path) -> Path:
 
     Raises:
         ConfigError: what the config asks for cannot be built
+
     """
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_cosine_schedule_with_warmup

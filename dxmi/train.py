@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Sampler
+from dxmi.api import ConfigError, Draw, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.dialect import differences
@@ -34,6 +34,7 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
     Raises:
         ConfigError: what the user gave is wrong
         FloatingPointError: a loss is not finite
+
     """
     old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
     checkpoint.refuse(out, resume, differences(old, config.resolved))
@@ -82,7 +83,9 @@ class Session:
                 network(x, torch.zeros(1, dtype=torch.long), cond)
             except (RuntimeError, ValueError) as error:
                 reason = str(error).splitlines()[0]
-                raise ConfigError(f"energy: {type(network).__name__} does not take {tuple(x.shape)}: {reason}") from error
+                raise ConfigError(
+                    f"energy: {type(network).__name__} does not take {tuple(x.shape)}: {reason}"
+                ) from error
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""
@@ -102,7 +105,12 @@ class Session:
     def play(self) -> None:
         """All rounds that are left."""
         run, every = self.run, self.run.every
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not self.main) as progress:
             task = progress.add_task("rounds", total=run.steps, completed=self.game.rounds, state="")
             while self.game.rounds < run.steps:
@@ -114,7 +122,6 @@ class Session:
                     self.draw_grid(step)
                 if step % every.checkpoint == 0 and step < run.steps:
                     checkpoint.save(self.accelerator, self.out, step)
-        self.accelerator.end_training()
 
     def batch(self) -> Tensor | None:
         """The data of the next round on this process's device."""
@@ -139,8 +146,7 @@ class Session:
 
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""
-        averaged: Sampler = self.game.ema.module
-        return averaged
+        return cast(Sampler, self.game.ema.module)
 
     def draw_grid(self, step: int) -> None:
         """Samples of the averaged sampler, always from the same noise."""
@@ -150,31 +156,43 @@ class Session:
         self.accelerator.wait_for_everyone()
 
     def finish(self, floor: dict[str, Any] | None) -> None:
-        """Evaluate the averaged sampler beside its rivals, and write the products."""
+        """Write the products, evaluate the averaged sampler beside its rivals, report."""
         rivals = self.run.sampler.rivals()
-        own = self.run.sampler.steps
         if self.main:
-            self.average().save_pretrained(self.out / "pipeline")
-            artefacts.save_energy(self.run.energy, self.config.resolved["energy"], self.out / "energy")
-            if self.run.value is not None:
-                artefacts.save_energy(self.run.value, self.config.resolved["value"], self.out / "value")
+            self.save_products()
             self.save_before_after(rivals)
-        evaluation = None
-        if floor is not None and self.images is not None:
-            contenders = [Contender("student", own, student(self.average(), self.shape))]
-            for steps in sorted({own, *self.run.compare_steps}):
-                contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
-            rows = evaluate(contenders, self.run.evaluators, self.images, self.run.seed, self.accelerator, self.tell)
-            evaluation = {"rows": [*rows, floor], "stamp": stamp(self.run.evaluators, self.images, self.run.seed)}
+        evaluation = None if floor is None else self.evaluate(rivals, floor)
         if self.main:
-            card = artefacts.model_card(self.config.resolved, own, evaluation)
-            (self.out / "pipeline" / "README.md").write_text(card)
-        if self.main and evaluation is not None:
+            self.report(evaluation)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()  # closes trackers and the process group
+
+    def save_products(self) -> None:
+        """pipeline/, energy/ and, where there is one, value/."""
+        self.average().save_pretrained(self.out / "pipeline")
+        for name, player in (("energy", self.run.energy), ("value", self.run.value)):
+            if player is not None:
+                artefacts.save_energy(player, self.config.resolved[name], self.out / name)
+
+    def evaluate(self, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
+        """The content of evaluation.json; every process takes part."""
+        assert self.images is not None
+        run, own = self.run, self.run.sampler.steps
+        contenders = [Contender("student", own, student(self.average(), self.shape))]
+        for steps in sorted({own, *run.compare_steps}):
+            contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
+        rows = evaluate(contenders, run.evaluators, self.images, run.seed, self.accelerator, self.tell)
+        return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, self.images, run.seed)}
+
+    def report(self, evaluation: dict[str, Any] | None) -> None:
+        """The model card, evaluation.json and the table on the screen."""
+        card = artefacts.model_card(self.config.resolved, self.run.sampler.steps, evaluation)
+        (self.out / "pipeline" / "README.md").write_text(card)
+        if evaluation is not None:
             (self.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
             Console().print(artefacts.table(evaluation["rows"]))
-        self.accelerator.wait_for_everyone()
 
-    def save_before_after(self, rivals: dict[str, Any]) -> None:
+    def save_before_after(self, rivals: dict[str, Draw]) -> None:
         """before_after.png: the first rival (the teacher) above the student, in as many steps from the same noise."""
         if not rivals or len(self.shape) != 3:
             return

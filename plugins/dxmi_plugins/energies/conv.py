@@ -22,6 +22,7 @@ class ResidualBlock(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C',H',W')."""
         h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2)) + self.shortcut(x)
         return F.avg_pool2d(h, 2) if self.pool and min(h.shape[-2:]) > 1 else h
 
@@ -35,6 +36,7 @@ class ConvEnergy(Energy):
         width: channels of the first third of the blocks; the others have twice as many
         blocks: number of residual blocks
         time: whether it uses ``t``, as a separate value network must
+
     """
 
     def __init__(self, width: int = 128, blocks: int = 6, time: bool = False):
@@ -55,9 +57,9 @@ class ConvEnergy(Energy):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """x (B,C,H,W), t (B,) -> (B,)."""
+        """X (B,C,H,W), t (B,) -> (B,)."""
         h = self.stem(x)
         if self.time is not None:
             h = h + self.time(t, x)[:, :, None, None]
         h = F.leaky_relu(self.blocks(h), 0.2).sum((2, 3))
-        return self.scale * self.linear(h).squeeze(1) + self.bias
+        return self.scale * self.linear(h).squeeze(1) + self.bias  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ class MLPEnergy(Energy):
         width: units of a hidden layer
         depth: number of hidden layers
         time: whether it uses ``t``, as a separate value network must
+
     """
 
     def __init__(self, width: int = 128, depth: int = 2, time: bool = False):
@@ -28,7 +29,7 @@ class MLPEnergy(Energy):
         self.body = nn.Sequential(*hidden, nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """x (B,*S), t (B,) -> (B,)."""
+        """X (B,*S), t (B,) -> (B,)."""
         h = self.stem(x.flatten(1))
         if self.time is not None:
             h = h + self.time(t, x)

@@ -15,6 +15,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, frequencies: int = 16):
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(-math.log(1e3) * torch.arange(frequencies) / frequencies))
         self.linear = nn.Linear(2 * frequencies, width)
 

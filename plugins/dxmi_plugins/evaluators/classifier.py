@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels uint8 (B,C,H,W) -> features (B,features), logits (B,classes)."""
+        """Pixels uint8 (B,C,H,W) -> features (B,features), logits (B,classes)."""
         h = self.body(pixels.float() / 127.5 - 1).mean((2, 3))
         features = torch.relu(self.hidden(h))
         return features, self.head(features)

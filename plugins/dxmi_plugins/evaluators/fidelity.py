@@ -32,7 +32,7 @@ class Pixels(Dataset[Tensor]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:
-        pixels = ((self.items[index].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        pixels: Tensor = ((self.items[index].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return pixels.expand(3, -1, -1) if self.colour and len(pixels) == 1 else pixels
 
 
@@ -50,6 +50,7 @@ class Fidelity:
         samples: number of samples; null takes as many as the reference has
         batch_size: images in one pass through the extractor
         cache: keep the reference's features on disk, under a key with its fingerprint and the extractor's hash
+
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Fidelity:
 
         Raises:
             ConfigError: the images have other channels than the extractor expects
+
         """
         n = len(reference) if self.samples is None else self.samples  # type: ignore[arg-type]
         real = Pixels(reference, colour=self.channels == 3)

@@ -23,6 +23,7 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
 
     Raises:
         ConfigError: the choice does not exist, or does not give that many distinct timesteps in 0..N-1
+
     """
     n = len(alphas)
     if not 1 <= steps <= n:
@@ -43,7 +44,9 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
     else:
         raise ConfigError(f"nodes: '{nodes}' is not trailing, leading, quadratic, logsnr or a list of timesteps")
     if len(chosen) != steps or any(a <= b for a, b in zip([n, *chosen], [*chosen, -1], strict=True)):
-        raise ConfigError(f"nodes: {chosen} are not {steps} falling timesteps in 0..{n - 1}; choose others or fewer steps")
+        raise ConfigError(
+            f"nodes: {chosen} are not {steps} falling timesteps in 0..{n - 1}; choose others or fewer steps"
+        )
     return chosen
 
 
@@ -60,6 +63,7 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         last_std: std of the last step, in units of the data, whose range is 2
         prediction_type: what the network returns: epsilon, sample or v_prediction; set by ``bind``
         table: T rows [timestep, alpha_t, sigma_t, alpha_s, sigma_s, std] from noisy t to less noisy s; set by ``bind``
+
     """
 
     order = 1
@@ -83,7 +87,7 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ConfigError(f"prediction_type: '{prediction_type}' is not epsilon, sample or v_prediction")
         self.steps, self.eta, self.prediction_type = steps, eta, prediction_type
         self.rows = torch.tensor(table or [], dtype=torch.float64).reshape(-1, 6)
-        self.timesteps = self.rows[:, 0].long()
+        self.timesteps, self.stds = self.rows[:, 0].long(), self.rows[:, 5]
 
     def bind(self, alphas: Tensor, sigmas: Tensor, prediction_type: str) -> Self:
         """The same choice over a teacher's N levels (each (N,)), with the stds of (2.1). Raises ConfigError."""
@@ -149,7 +153,7 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _with(self, **changes: Any) -> Self:
         own = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        return type(self)(**{**own, **changes})
+        return type(self)(**{**own, **changes})  # type: ignore[no-any-return]
 
 
 def std_up(a_t: Tensor, s_t: Tensor, a_s: Tensor, s_s: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class DiffusionSampler(GaussianSampler):
 
     Raises:
         ConfigError: the teacher is missing or of a kind that is not supported, or the nodes do not fit it
+
     """
 
     def __init__(self, teacher: str, scheduler: Scheduler):
@@ -32,15 +33,17 @@ class DiffusionSampler(GaussianSampler):
         self.teacher = teacher
         self.unet = loaded.unet.eval()
         self.scheduler = scheduler.bind(loaded.alphas, loaded.sigmas, loaded.prediction_type)
-        stds = self.scheduler.rows[:, 5].float()
+        stds = self.scheduler.stds.float()
         self.steps = len(stds)
         self.log_std = nn.Parameter(stds[:-1].log())
+        self.last_log_std: Tensor
+        self.timesteps: Tensor
         self.register_buffer("last_log_std", stds[-1:].log())
         self.register_buffer("timesteps", self.scheduler.timesteps.clone())
 
     @property
     def stds(self) -> Tensor:
-        """std of each step, (T,)."""
+        """Std of each step, (T,)."""
         return torch.cat([self.log_std, self.last_log_std]).exp()
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:

@@ -40,13 +40,17 @@ def load_teacher(name: str) -> Teacher:
 
     Raises:
         ConfigError: it is missing, no pipeline, or of a kind that is not supported
+
     """
     pipeline = _load_pipeline(name)
-    unet, scheduler = getattr(pipeline, "unet", None), getattr(pipeline, "scheduler", None)
+    unet: Any = getattr(pipeline, "unet", None)
+    scheduler: Any = getattr(pipeline, "scheduler", None)
     if not isinstance(unet, UNet2DModel) or unet.config.num_class_embeds or unet.config.class_embed_type:
         raise ConfigError(f"teacher: {name} has no unconditional UNet2DModel; DDPM, DDIM and PNDM pipelines have")
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ConfigError(f"teacher: the {type(scheduler).__name__} of {name} has no alphas_cumprod; use a DDPMScheduler")
+        raise ConfigError(
+            f"teacher: the {type(scheduler).__name__} of {name} has no alphas_cumprod; use a DDPMScheduler"
+        )
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTION_TYPES:
         raise ConfigError(f"teacher: {name} predicts '{kind}'; supported are {', '.join(PREDICTION_TYPES)}")
@@ -77,7 +81,7 @@ def solver(teacher: Teacher, scheduler_class: type[Any], device: torch.device) -
         scheduler = scheduler_class.from_config(teacher.scheduler_config)
         scheduler.set_timesteps(steps, device=device)
         like = torch.empty(0, device=device)
-        x = randn((n, unet.config.in_channels, *size), like, generator) * scheduler.init_noise_sigma
+        x: Tensor = randn((n, unet.config.in_channels, *size), like, generator) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             x = scheduler.step(unet(scheduler.scale_model_input(x, t), t).sample, t, x).prev_sample
         return x

@@ -1,0 +1,114 @@
+"""What the game weighs and how its players learn: the settings of ``algorithm.DxMI``."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from dxmi.errors import ConfigError, require
+
+
+@dataclass(kw_only=True)
+class Game:
+    """The weights of the game's terms (MATH 3).
+
+    Args:
+        tau1: weight of the policy's conditional entropy
+        tau2: weight of the velocity cost
+        gamma: weight of the squared energies in the energy loss
+        avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
+        time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
+        warmup: rounds at the start in which only the energy learns
+        sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
+            optimiser steps a round each; otherwise from one random transition of each chain, with one step
+
+    """
+
+    tau1: float = 0.1
+    tau2: float = 0.01
+    gamma: float = 1.0
+    avr: float = 0.99
+    time_cost: float | None = 1.0
+    warmup: int = 50
+    sweep: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
+        for key in ("tau1", "tau2", "gamma", "warmup"):
+            require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
+
+
+@dataclass(kw_only=True)
+class PerPlayer:
+    """One number for each player; null for the value means the energy's."""
+
+    energy: float | None = None
+    sampler: float | None = None
+    value: float | None = None
+
+
+@dataclass(kw_only=True)
+class Rates:
+    """Learning rates. Args:
+    energy: of the energy
+    sampler: of the sampler's network
+    std: of the logarithms of its standard deviations
+    value: of a separate value network; null means the energy's
+    """
+
+    energy: float = 3e-4
+    sampler: float = 1e-5
+    std: float = 1e-3
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, rate in vars(self).items():
+            require(rate is None or rate > 0, f"lr.{key}: {rate} is not positive")
+
+
+@dataclass(kw_only=True)
+class Learning:
+    """How the players learn.
+
+    Args:
+        lr: learning rates
+        optimizer: a class of torch.optim
+        betas: Adam-like optimisers' betas; null for an optimiser without them
+        clip: largest gradient norm of each player; null does not clip
+        ema: decay of the moving average of the sampler's weights, which is what gets evaluated and exported
+
+    """
+
+    lr: Rates = field(default_factory=Rates)
+    optimizer: str = "Adam"
+    betas: tuple[float, float] | None = (0.0, 0.9)
+    clip: PerPlayer = field(default_factory=lambda: PerPlayer(sampler=0.1))
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
+
+
+def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim.Optimizer:
+    """The optimiser of one player; parameters named ``log_std`` learn at ``lr.std``.
+
+    Raises:
+        ConfigError: torch.optim has no such class, or it does not take the betas
+
+    """
+    kind = getattr(torch.optim, learning.optimizer, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ConfigError(f"optimizer: torch.optim has no '{learning.optimizer}'; try Adam, AdamW or RAdam")
+    options: dict[str, Any] = {} if learning.betas is None else {"betas": learning.betas}
+    if learning.betas is not None and "betas" not in inspect.signature(kind).parameters:
+        raise ConfigError(f"betas: torch.optim.{learning.optimizer} takes none; set betas: null")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        own = learning.lr.std if name.endswith("log_std") else rate
+        if parameter.requires_grad:
+            groups.setdefault(own, []).append(parameter)
+    return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)

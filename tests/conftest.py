@@ -1,0 +1,75 @@
+"""Small teachers and configs that the tests share. Nothing here reaches a network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "examples" / "data" / "digits.parquet"
+EXTRACTOR = ROOT / "examples" / "extractors" / "digits.safetensors"
+
+
+def tiny_unet(channels=1, size=8, **options):
+    return UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False,
+        **options,
+    )
+
+
+def save_teacher(folder, channels=1, size=8, **noise):
+    """A randomly initialised DDPMPipeline: what a test needs of a teacher in milliseconds."""
+    torch.manual_seed(0)
+    DDPMPipeline(unet=tiny_unet(channels, size), scheduler=DDPMScheduler(**noise)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    return save_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture
+def config(teacher):
+    """A run of four rounds that touches everything: samples, checkpoint, evaluation."""
+    return {
+        "steps": 4,
+        "data": {"path": str(DIGITS), "batch_size": 8},
+        "energy": {"name": "conv", "width": 4, "blocks": 2},
+        "sampler": {
+            "name": "diffusion",
+            "teacher": str(teacher),
+            "scheduler": {"name": "ancestral", "steps": 2, "nodes": "quadratic"},
+        },
+        "game": {"warmup": 1},
+        "every": {"log": 1, "samples": 2, "checkpoint": 2},
+        "tracker": None,
+        "evaluators": [],
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config to a file and return its path."""
+
+    def write(config, name="config.yaml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write

@@ -1,0 +1,198 @@
+"""The game itself, where its equilibrium and its values are known."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_objectives import LinearChain
+from torch import nn
+
+from dxmi.algorithm import DxMI, frozen
+from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
+from dxmi.learning import Game, Learning, PerPlayer, Rates
+from dxmi.objectives import rollout
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+class OneStep(GaussianSampler):
+    """pi = N(m, std^2) in one step, whatever the noise was."""
+
+    steps = 1
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_std = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def initial(self, shape, generator=None):
+        return torch.randn(shape, generator=generator)
+
+    def forward(self, x, t, cost_to_go, cond=None):
+        return Transition(self.mean.expand_as(x), self.log_std.exp().expand_as(x))
+
+
+class Quadratic(Energy):
+    """E = k (x - m)^2 / 2, so q = N(m, 1/k)."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_k, self.m = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, t=None, cond=None):
+        return (self.log_k.exp() * (x - self.m).square() / 2).sum(1)
+
+
+class QuadraticValue(Energy):
+    """V_t(x) = P_t x^2/2 + c_t, the form of a linear-quadratic chain's values."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.p, self.c = nn.Parameter(torch.zeros(steps)), nn.Parameter(torch.zeros(steps))
+
+    def forward(self, x, t=None, cond=None):
+        return self.p[t] * x.square().sum(1) / 2 + self.c[t]
+
+
+class KnownQuadratic(Energy):
+    """E = k x^2/2, nothing to learn."""
+
+    event_shape = (1,)
+
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, x, t=None, cond=None):
+        return self.k * x.square().sum(1) / 2
+
+
+def test_equilibrium_on_a_gaussian(accelerator):
+    """p = q = pi for p = N(1, .5^2) (TOOLBOX row 34); the second halves of the paths are averaged."""
+    torch.manual_seed(0)
+    energy, sampler = Quadratic(), OneStep()
+    rates = Rates(energy=1e-2, sampler=1e-2, std=1e-2)
+    game = DxMI(
+        energy,
+        sampler,
+        game=Game(tau1=1.0, tau2=0.0, gamma=0.0, time_cost=None, warmup=0),
+        learning=Learning(lr=rates, clip=PerPlayer()),
+        accelerator=accelerator,
+    )
+    path = []
+    for _ in range(2000):
+        game.round(1 + 0.5 * torch.randn(256, 1), (256, 1))
+        path.append(
+            [energy.m.item(), (-energy.log_k / 2).exp().item(), sampler.mean.item(), sampler.log_std.exp().item()]
+        )
+    q_mean, q_std, pi_mean, pi_std = torch.tensor(path[1000:]).mean(0).tolist()
+    assert q_mean == pytest.approx(1, abs=0.03) and pi_mean == pytest.approx(1, abs=0.03)
+    assert q_std == pytest.approx(0.5, abs=0.03) and pi_std == pytest.approx(0.5, abs=0.03)
+
+
+def test_values_of_a_linear_quadratic_chain(accelerator):
+    """TD on V_t = P_t x^2/2 + c_t ends within 1 % of the recursion (MATH 3.3, D = 1)."""
+    torch.manual_seed(0)
+    steps, a, std, k, tau1, tau2 = 4, 0.8, 0.5, 2.0, 0.3, 0.2
+    chain, value = LinearChain(a, std, steps), QuadraticValue(steps)
+    learning = Learning(lr=Rates(value=1e-2), clip=PerPlayer())
+    game = DxMI(KnownQuadratic(k), chain, value, Game(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator)
+    s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
+    J = game.cost_to_go()
+    for round_ in range(3000):
+        for group in game.optimizers["value"].param_groups:
+            group["lr"] = 2e-2 * (1 - round_ / 3000)
+        game.learn_value(J, rollout(chain, J, (2048, 1)), s2, None)
+    p, c = k, 0.0
+    for t in reversed(range(1, steps)):
+        c = c + (p + tau2 / s2[t].item()) * std**2 / 2 - tau1 * math.log(std)
+        p = a**2 * p + (a - 1) ** 2 * tau2 / s2[t].item()
+        assert value.p[t].item() == pytest.approx(p, rel=0.01), t
+        assert value.c[t].item() == pytest.approx(c, rel=0.01), t
+
+
+def test_policy_step_moves_the_policy_alone(accelerator):
+    """The energy and value let gradients through to the policy but keep their own weights and gradients."""
+    torch.manual_seed(0)
+    energy, sampler = Quadratic(), OneStep()
+    game = DxMI(energy, sampler, accelerator=accelerator, learning=Learning(lr=Rates(sampler=0.1)))
+    J = game.cost_to_go()
+    before = [p.detach().clone() for p in energy.parameters()]
+    game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None)
+    assert all(torch.equal(a, b) for a, b in zip(before, energy.parameters(), strict=True))
+    assert all(p.grad is None and p.requires_grad for p in energy.parameters())
+    assert sampler.mean.item() != 0
+
+
+def test_frozen_restores_only_what_was_trainable():
+    layer = nn.Linear(1, 1)
+    layer.bias.requires_grad_(False)
+    with pytest.raises(KeyError), frozen(layer):
+        assert not layer.weight.requires_grad
+        raise KeyError
+    assert layer.weight.requires_grad and not layer.bias.requires_grad
+
+
+def test_warmup_moves_the_energy_alone(accelerator):
+    energy, sampler = Quadratic(), OneStep()
+    game = DxMI(energy, sampler, game=Game(warmup=2), accelerator=accelerator)
+    for _ in range(2):
+        game.round(torch.ones(8, 1), (8, 1))
+    assert sampler.mean.item() == 0 and energy.m.item() != 0
+    game.round(torch.ones(8, 1), (8, 1))
+    assert sampler.mean.item() != 0
+
+
+def test_adaptive_velocity(accelerator):
+    """(3.5): the first rollout sets s^2, later ones count 1 - avr; the state survives a reload."""
+    game = DxMI(Quadratic(), OneStep(), game=Game(avr=0.75), accelerator=accelerator)
+    game.learn_velocity(torch.tensor([[[0.0]], [[2.0]]]))
+    assert game.s2.tolist() == [4.0]
+    game.learn_velocity(torch.tensor([[[0.0]], [[4.0]]]))
+    assert game.s2.tolist() == [7.0]
+    other = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
+    other.load_state_dict(game.state_dict())
+    assert torch.equal(other.s2, game.s2)
+
+
+def test_average_follows_the_sampler(accelerator):
+    """The first update copies, the next ones move by 1 - ema."""
+    sampler = OneStep()
+    game = DxMI(Quadratic(), sampler, game=Game(warmup=0), learning=Learning(ema=0.5), accelerator=accelerator)
+    game.round(torch.ones(8, 1), (8, 1))
+    first = sampler.mean.item()
+    game.round(torch.ones(8, 1), (8, 1))
+    assert game.ema.module.mean.item() == pytest.approx((first + sampler.mean.item()) / 2)
+
+
+def test_learning_rates_reach_their_parameters(accelerator):
+    lr = Rates(energy=1.0, sampler=2.0, std=3.0, value=4.0)
+    game = DxMI(Quadratic(), OneStep(), QuadraticValue(1), learning=Learning(lr=lr), accelerator=accelerator)
+    found = {name: sorted(g["lr"] for g in o.param_groups) for name, o in game.optimizers.items()}
+    assert found == {"energy": [1.0], "value": [4.0], "sampler": [2.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("learning", "key"),
+    [(Learning(optimizer="Adamm"), "optimizer"), (Learning(optimizer="SGD"), "betas")],
+)
+def test_wrong_optimizer_is_refused(learning, key, accelerator):
+    with pytest.raises(ConfigError, match=key):
+        DxMI(Quadratic(), OneStep(), learning=learning, accelerator=accelerator)
+
+
+def test_another_optimizer_learns(accelerator):
+    sampler = OneStep()
+    learning = Learning(optimizer="SGD", betas=None)
+    game = DxMI(Quadratic(), sampler, game=Game(warmup=0), learning=learning, accelerator=accelerator)
+    game.round(torch.ones(8, 1), (8, 1))
+    assert sampler.log_std.item() != 0
+
+
+def test_loss_that_is_not_finite_stops_the_run(accelerator):
+    game = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
+    with pytest.raises(FloatingPointError, match="e_data"):
+        game.round(torch.full((8, 1), math.inf), (8, 1))

@@ -1,0 +1,138 @@
+"""The YAML dialect: what it accepts, and the one line that it refuses with."""
+
+import pytest
+import yaml
+from conftest import DIGITS
+
+from dxmi.api import Energy
+from dxmi.cli import main
+from dxmi.config import Checked, Run, build_plugin
+from dxmi.dialect import differences, put, read
+
+
+def test_defaults_are_filled_in_at_every_depth(config):
+    resolved = Checked(Run, config).resolved
+    assert resolved["energy"] == {"name": "conv", "width": 4, "blocks": 2, "time": False}
+    assert resolved["sampler"]["scheduler"]["eta"] == 1.0
+    assert resolved["value"] is None and resolved["game"]["gamma"] == 1.0 and resolved["betas"] == [0.0, 0.9]
+
+
+def test_resolved_config_is_a_config_with_the_same_meaning(config):
+    resolved = Checked(Run, config).resolved
+    assert Checked(Run, yaml.safe_load(yaml.safe_dump(resolved))).resolved == resolved
+
+
+def test_plugin_by_its_bare_name():
+    assert (
+        build_plugin(Energy, "mlp").body[-1].in_features == build_plugin(Energy, {"name": "mlp"}).body[-1].in_features
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "keys", "expected"),
+    [
+        (["--steps", "7"], ["steps"], 7),
+        (["--lr.energy", "1e-4"], ["lr", "energy"], 1e-4),
+        (["--sampler.scheduler.steps=3"], ["sampler", "scheduler", "steps"], 3),
+        (["--sampler.scheduler.nodes", "[5, 3]"], ["sampler", "scheduler", "nodes"], [5, 3]),
+        (["--energy", "mlp"], ["energy"], "mlp"),
+        (["--energy", "mlp", "--energy.width", "9"], ["energy", "width"], 9),
+        (["--evaluators", "[{name: fidelity}]", "--evaluators.0.samples", "5"], ["evaluators", 0, "samples"], 5),
+        (["--clip.sampler", "null"], ["clip", "sampler"], None),
+        (["--game.tau1=-1"], ["game", "tau1"], -1),
+    ],
+)
+def test_every_key_can_be_overridden(argument, keys, expected, config, write):
+    found = read(write(config), argument)
+    for key in keys:
+        found = found[key]
+    assert found == expected
+
+
+def test_relative_paths_belong_to_the_file_that_names_them(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.yaml").write_text("data: {path: ../images}\nsampler: {teacher: google/ddpm-cifar10-32}")
+    monkeypatch.chdir(tmp_path)
+    found = read("sub/c.yaml", ["--energy.path", "./here"])
+    assert found["data"]["path"] == str(tmp_path / "images")
+    assert found["energy"]["path"] == str(tmp_path / "here")
+    assert found["sampler"]["teacher"] == "google/ddpm-cifar10-32"
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        (["--stepps", "3"], "stepps: no such key; nearest: steps"),
+        (["--energy.widht", "3"], "energy.widht: no such key; nearest: width"),
+        (["--sampler.scheduler.node", "x"], "sampler.scheduler.node: no such key; nearest: nodes"),
+        (["--data.colum", "x"], "data.colum: no such key; nearest: column"),
+        (["--steps", "many"], "steps: expected an int. Got value: many"),
+        (["--energy.width", "2.5"], "energy.width: expected an int. Got value: 2.5"),
+        (["--lr.sampler", "fast"], "lr.sampler: expected a float. Got value: fast"),
+        (["--sampler.scheduler.nodes", "[1, x]"], "sampler.scheduler.nodes: expected one of str, list[int]"),
+        (["--energy", "convv"], "energy: no plugin 'convv' among the energies; nearest: conv"),
+        (["--energy", "null"], "energy"),
+        (["--energy", "[1]"], "energy: give a plugin as {name: ..., options}"),
+        (["--evaluators.0.samples", "3"], "'0' is no position in a list of 0"),
+        (["steps", "3"], "steps: give overrides as --key.sub VALUE"),
+        (["--steps"], "--steps: give overrides as --key.sub VALUE"),
+    ],
+)
+def test_wrong_keys_and_types_are_named(argument, says, config, write, tmp_path, capsys):
+    assert main(["train", str(write(config)), "--out", str(tmp_path / "run"), *argument]) == 2
+    complaint = capsys.readouterr().err
+    assert says in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "No such file"), ("a: [1", "is not YAML"), ("- 1", "is not a YAML mapping"), ("", "is not a YAML mapping")],
+)
+def test_files_that_are_no_config(text, says, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    complaint = capsys.readouterr().err
+    assert str(path) in complaint and says in complaint and complaint.count("\n") == 1
+
+
+def test_print_config_prints_the_resolved_config(config, write, capsys):
+    path = write(config)
+    assert main(["train", str(path), "--print_config", "--seed", "5"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["seed"] == 5 and printed == Checked(Run, read(path, ["--seed", "5"])).resolved
+
+
+def test_help_shows_the_options_of_the_named_plugins(config, write, capsys):
+    assert main(["train", str(write(config)), "--help", "--energy", "mlp"]) == 0
+    text = capsys.readouterr().out
+    assert "--energy.depth" in text and "number of hidden layers" in text
+    assert "--sampler.scheduler.nodes" in text and "--game.tau1" in text
+    assert main(["train", "--help"]) == 0
+    assert "energies: conv, mlp" in capsys.readouterr().out
+
+
+def test_unknown_option_of_a_command_is_refused(capsys):
+    assert main(["plugins", "--steps", "3"]) == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_differences_name_the_keys():
+    old = {"a": 1, "b": {"c": 2, "d": [1]}}
+    assert differences(old, {"a": 1, "b": {"c": 3, "d": [1]}, "e": 4}) == ["b.c: 2 -> 3", "e: None -> 4"]
+    assert differences(old, old) == []
+
+
+def test_put_keeps_the_neighbours():
+    config = {"energy": {"name": "conv", "width": 3}}
+    put(config, ["energy", "blocks"], 2)
+    assert config == {"energy": {"name": "conv", "width": 3, "blocks": 2}}
+
+
+def test_shipped_configs_are_valid():
+    for path in sorted((DIGITS.parents[2] / "configs").glob("*.yaml")):
+        raw = read(path)
+        if "sampler" in raw:
+            assert Checked(Run, raw).resolved["energy"]["name"]

@@ -1,0 +1,146 @@
+"""Closed forms of the formulas in MATH 3."""
+
+import math
+
+import pytest
+import torch
+
+from dxmi.api import GaussianSampler, Transition
+from dxmi.objectives import (
+    gcd_loss,
+    mean_log_std,
+    mean_square_steps,
+    rollout,
+    running_cost,
+    soft_q,
+    time_cost,
+    transitions,
+)
+
+
+class LinearChain(GaussianSampler):
+    """x_{t+1} ~ N(a x_t, std^2), the linear-quadratic chain."""
+
+    def __init__(self, a=0.8, std=0.5, steps=3):
+        super().__init__()
+        self.a, self.std, self.steps = a, std, steps
+
+    def initial(self, shape, generator=None):
+        return torch.randn(shape, generator=generator)
+
+    def forward(self, x, t, cost_to_go, cond=None):
+        return Transition(self.a * x, torch.full((len(x), 1), self.std))
+
+
+def test_gcd_loss_of_constant_energies():
+    """(3.1) with E = 2 on data and 5 on samples: 2 - 5 + gamma*(4 + 25)."""
+    loss = gcd_loss(torch.full((3,), 2.0), torch.full((7,), 5.0), gamma=0.1)
+    assert loss.item() == pytest.approx(-3 + 2.9)
+
+
+def test_gcd_gradient_is_the_likelihood_gradient():
+    """For E = k x^2/2 the gradient in k is (E_p x^2 - E_pi x^2)/2: maximum likelihood (TOOLBOX row 11)."""
+    k = torch.tensor(1.0, requires_grad=True)
+    data, sample = torch.randn(1000) * 2, torch.randn(500)
+    gcd_loss(k * data**2 / 2, k * sample**2 / 2).backward()
+    assert k.grad.item() == pytest.approx((data.square().mean() - sample.square().mean()).item() / 2, rel=1e-5)
+
+
+def test_entropy_of_a_step_is_torch_normal_entropy():
+    """Conditional entropy per dimension = mean log std + log(2 pi e)/2, for a std that varies over the event."""
+    mean, std = torch.randn(5, 3, 2), torch.rand(5, 3, 1) + 0.1
+    expected = torch.distributions.Normal(mean, std.expand_as(mean)).entropy().flatten(1).mean(1)
+    found = mean_log_std(Transition(mean, std)) + 0.5 * math.log(2 * math.pi * math.e)
+    torch.testing.assert_close(found, expected)
+
+
+def test_running_cost_by_hand():
+    """(3.3): tau2/(2 s^2)*||dx||^2/D - tau1*log std with dx = 3 in each of 4 dimensions."""
+    x = torch.zeros(2, 4)
+    cost = running_cost(x, Transition(x, torch.full((2, 1), 0.5)), x + 3, s2=2.0, tau1=0.1, tau2=0.01)
+    torch.testing.assert_close(cost, torch.full((2,), 0.01 / 4 * 9 - 0.1 * math.log(0.5)))
+
+
+def test_running_cost_is_the_path_kl_of_the_control_problem():
+    """E[c] with tau1 = tau2 = tau is tau*KL(pi || N(x, s^2))/D up to constants, as differences show."""
+    torch.manual_seed(0)
+    x, s2, tau = torch.zeros(200_000, 1), 0.7, 0.3
+    costs, kls = [], []
+    for mean, std in ((0.4, 0.5), (-1.0, 1.2)):
+        step = Transition(torch.full_like(x, mean), torch.full_like(x, std))
+        costs.append(running_cost(x, step, step.sample(), s2, tau, tau).mean().item())
+        pi, prior = torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, s2**0.5)
+        kls.append(tau * torch.distributions.kl_divergence(pi, prior).item())
+    assert costs[0] - costs[1] == pytest.approx(kls[0] - kls[1], abs=5e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_time_cost_telescopes(steps):
+    """The sum over t is sigm(c) - sigm(c - T), c = T//2."""
+    total = time_cost(torch.arange(steps), steps).sum().item()
+    c = steps // 2
+    assert total == pytest.approx(torch.sigmoid(torch.tensor(float(c))) - torch.sigmoid(torch.tensor(float(c - steps))))
+
+
+def test_soft_bellman_target_of_a_linear_quadratic_chain():
+    """E[soft_q] = P x^2/2 + const for J = p x^2/2: P = a^2 p + (a-1)^2 tau2/s^2 (D = 1)."""
+    torch.manual_seed(0)
+    chain, p, s2, tau1, tau2 = LinearChain(), 2.0, 0.6, 0.3, 0.2
+    found = []
+    for x0 in (0.0, 1.0):
+        x, t = torch.full((400_000, 1), x0), torch.zeros(400_000, dtype=torch.long)
+        step = chain(x, t, None)
+        found.append(soft_q(lambda y, _: p * y.square().sum(1) / 2, x, t, step, step.sample(), s2, tau1, tau2).mean())
+    constant = (p / 2 + tau2 / (2 * s2)) * 0.25 - tau1 * math.log(0.5)
+    curvature = 0.64 * p + 0.04 * tau2 / s2
+    assert found[0].item() == pytest.approx(constant, rel=0.01)
+    assert (found[1] - found[0]).item() == pytest.approx(curvature / 2, rel=0.01)
+
+
+def test_soft_optimal_policy_of_a_quadratic_value():
+    """The Gaussian that minimises E[J + c] has precision p/tau + 1/s^2 and mean x/(1 + p s^2/tau)."""
+    p, s2, tau, x0 = 2.0, 0.5, 0.4, 1.5
+    mean = torch.zeros((), requires_grad=True)
+    log_std = torch.zeros((), requires_grad=True)
+    nodes, weights = hermite(20)
+    optimizer = torch.optim.LBFGS([mean, log_std], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        x = torch.full((len(nodes), 1), x0)
+        step = Transition(mean.expand(len(nodes), 1), log_std.exp().expand(len(nodes), 1))
+        x_next = step.mean + step.std * nodes[:, None]
+        q = soft_q(lambda y, _: p * y.square().sum(1) / 2, x, torch.zeros(len(nodes)), step, x_next, s2, tau, tau)
+        loss = (weights * q).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert mean.item() == pytest.approx(x0 / (1 + p * s2 / tau), rel=1e-3)
+    assert log_std.exp().item() == pytest.approx((p / tau + 1 / s2) ** -0.5, rel=1e-3)
+
+
+def hermite(n):
+    """Nodes and weights of E over a standard normal."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n)
+    return torch.tensor(nodes).float(), torch.tensor(weights / weights.sum()).float()
+
+
+def test_rollout_and_its_velocities():
+    """mean||x_{t+1} - x_t||^2/D = (a-1)^2 E x_t^2 + std^2, and a rollout holds T+1 states without gradients."""
+    chain = LinearChain()
+    xs = rollout(chain, None, (100_000, 2), torch.Generator().manual_seed(0))
+    assert xs.shape == (4, 100_000, 2) and not xs.requires_grad
+    expected, second_moment = [], 1.0
+    for _ in range(3):
+        expected.append(0.04 * second_moment + 0.25)
+        second_moment = 0.64 * second_moment + 0.25
+    torch.testing.assert_close(mean_square_steps(xs), torch.tensor(expected), rtol=0.02, atol=0)
+
+
+def test_transitions_run_backwards_and_join_up():
+    xs = torch.arange(4.0)[:, None].expand(4, 5)
+    seen = [(x[0].item(), t.tolist(), x_next[0].item()) for x, t, x_next in transitions(xs)]
+    assert seen == [(2.0, [2] * 5, 3.0), (1.0, [1] * 5, 2.0), (0.0, [0] * 5, 1.0)]

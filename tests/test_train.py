@@ -1,0 +1,240 @@
+"""Whole runs on a tiny teacher: what they leave, that they repeat, resume and scale to two processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import EXTRACTOR, save_teacher
+from diffusers import DDPMScheduler, DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Generator
+
+from dxmi.algorithm import DxMI
+from dxmi.artefacts import load_energy
+from dxmi.cli import main
+from dxmi.config import Checked, Run
+from dxmi.evaluate import student
+from dxmi.train import Session, train
+
+
+def run(config, out, **options):
+    return train(Checked(Run, config), out, **options)
+
+
+def weights(folder):
+    return load_file(folder / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_leaves_its_products(config, tmp_path, capsys):
+    config["evaluators"] = [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid", "prc"], "samples": 40}]
+    config["compare_steps"] = [3]
+    config["tracker"] = "tensorboard"
+    out = run(config, tmp_path / "run")
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert yaml.safe_load((out / "run.yaml").read_text()) == Checked(Run, config).resolved
+    assert sorted(p.name for p in (out / "samples").iterdir()) == ["step-000002.png", "step-000004.png"]
+    assert (out / "before_after.png").stat().st_size > 1000
+    assert list(out.glob("tracker/events*"))
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    rivals = ["teacher-ddim", "teacher-dpmsolver++", "teacher-unipc"]
+    assert [(row["name"], row["steps"]) for row in evaluation["rows"]] == [
+        ("student", 2),
+        *((name, steps) for steps in (2, 3) for name in rivals),
+        ("data-floor", None),
+    ]
+    assert all(row["metrics"]["fd_digits"] > 0 and row["samples"] == 40 for row in evaluation["rows"])
+    assert evaluation["stamp"]["reference"]["size"] == 1797
+    card = (out / "pipeline" / "README.md").read_text()
+    assert "fd_digits_0.04k" in card and "num_inference_steps=2" in card
+    assert "teacher-unipc" in capsys.readouterr().out
+
+
+def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
+    session = Session(Checked(Run, config), tmp_path / "run")
+    session.start(resume=False)
+    session.play()
+    session.finish(None)
+    own = student(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    for steps in ({}, {"num_inference_steps": 2}):
+        drawn = pipeline(batch_size=5, generator=Generator().manual_seed(3), output_type="np", **steps).images
+        np.testing.assert_allclose(drawn, (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy(), atol=1e-5)
+
+
+def test_averaged_weights_are_exported_not_the_raw_ones(config, tmp_path):
+    config |= {"ema": 0.5, "lr": {"sampler": 1e-3}}
+    session = Session(Checked(Run, config), tmp_path / "run")
+    session.start(resume=False)
+    session.play()
+    session.finish(None)
+    exported = weights(tmp_path / "run")
+    averaged = session.average().unet.state_dict()
+    raw = session.run.sampler.unet.state_dict()
+    assert same(exported, averaged) and not torch.equal(exported["conv_in.weight"], raw["conv_in.weight"])
+
+
+def test_equal_seeds_give_equal_metrics_and_others_do_not(config, tmp_path):
+    first, second = run(config, tmp_path / "a"), run(config, tmp_path / "b")
+    third = run(config | {"seed": 1}, tmp_path / "c")
+    texts = [(out / "metrics.jsonl").read_text() for out in (first, second, third)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("value", [None, {"name": "conv", "width": 4, "blocks": 2, "time": True}])
+def test_a_killed_run_resumes_bit_for_bit(value, config, tmp_path, monkeypatch):
+    config |= {"steps": 7, "value": value, "data": {**config["data"], "flip": True}}
+    config["game"] = {"warmup": 1, "time_cost": None}
+    whole = run(config, tmp_path / "whole")
+    play = DxMI.round
+
+    def killed(self, *arguments):
+        if self.rounds == 5:
+            raise KeyboardInterrupt
+        return play(self, *arguments)
+
+    monkeypatch.setattr(DxMI, "round", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "half")
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "half" / "checkpoints").iterdir()] == ["step-000004"]
+    resumed = run(config, tmp_path / "half", resume=True)
+    assert same(weights(whole), weights(resumed))
+    assert same(load_file(whole / "energy" / "model.safetensors"), load_file(resumed / "energy" / "model.safetensors"))
+    assert (whole / "metrics.jsonl").read_text() == (resumed / "metrics.jsonl").read_text()
+    scheduler = "pipeline/scheduler/scheduler_config.json"
+    assert (whole / scheduler).read_text() == (resumed / scheduler).read_text()
+
+
+def test_resume_without_a_checkpoint_starts_over(config, tmp_path, monkeypatch):
+    whole = run(config, tmp_path / "whole")
+    monkeypatch.setattr(DxMI, "round", lambda self, *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(config, tmp_path / "half")
+    monkeypatch.undo()
+    assert same(weights(whole), weights(run(config, tmp_path / "half", resume=True)))
+
+
+def test_two_processes_end_with_equal_weights(config, write, tmp_path):
+    """Each process writes its weights. (accelerate launch --cpu starts one process unless mpirun is there.)"""
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from dxmi.config import Checked, Run\n"
+        "from dxmi.dialect import read\n"
+        "from dxmi.train import Session\n"
+        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session.start(False); session.play(); session.finish(None)\n"
+        "players = [session.run.energy, session.run.sampler, session.average()]\n"
+        "state = [p.detach() for player in players for p in player.parameters()] + [session.game.s2]\n"
+        "torch.save(state, f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([*launch, script, write(config), tmp_path / "run"], capture_output=True, text=True, env=cpu)
+    assert found.returncode == 0, found.stderr[-2000:]
+    first, second = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
+    assert len(first) > 20 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").exists()
+
+
+def test_accelerate_launches_the_module(config, write, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    arguments = ["-m", "dxmi", "train", write(config), "--out", tmp_path / "run", "--steps", "1"]
+    found = subprocess.run([*launch, *arguments], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").exists()
+
+
+def test_saved_energy_scores_images(config, write, tmp_path, capsys):
+    path, out = write(config), tmp_path / "run"
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "dark.png")
+    (tmp_path / "images").mkdir()
+    for k, level in enumerate((0, 255)):
+        Image.fromarray(np.full((8, 8), level, np.uint8)).save(tmp_path / "images" / f"{k}.png")
+    assert main(["score", str(out), str(tmp_path / "images"), "--json", str(tmp_path / "s.json")]) == 0
+    energy = load_energy(out / "energy")
+    expected = [energy(torch.full((1, 1, 8, 8), level)).item() for level in (-1.0, 1.0)]
+    assert json.loads((tmp_path / "s.json").read_text()) == pytest.approx(expected, rel=1e-5)
+    assert main(["sample", str(out), "-n", "3", "--out", str(tmp_path / "g.png")]) == 0
+    assert Image.open(tmp_path / "g.png").width > 3 * 64
+    assert main(["sample", str(out), "-n", "3", "--steps", "1", "--out", str(tmp_path / "h.png")]) == 2
+    assert "1" in capsys.readouterr().err and not (tmp_path / "h.png").exists()
+
+
+def image_folder(folder, shape, count=3):
+    folder.mkdir()
+    for k in range(count):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(folder / f"{k}.png")
+    return str(folder)
+
+
+def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    save_teacher(tmp_path / "flow", prediction_type="epsilon")
+    index = tmp_path / "flow" / "scheduler" / "scheduler_config.json"
+    index.write_text(index.read_text().replace('"epsilon"', '"flow"'))
+    DDPMScheduler().save_pretrained(tmp_path / "half")
+    broken = save_teacher(tmp_path / "broken")
+    (broken / "unet" / "config.json").unlink()
+    small, colour = image_folder(tmp_path / "small", (4, 4)), image_folder(tmp_path / "colour", (8, 8, 3))
+    cases = [
+        (["--sampler.teacher", str(tmp_path / "nowhere")], "teacher: there is no folder"),
+        (["--sampler.teacher", str(tmp_path / "half")], "is not a diffusers pipeline"),
+        (["--sampler.teacher", str(broken)], "teacher: "),
+        (["--sampler.teacher", "nobody/nothing"], "teacher: nobody/nothing could not be loaded"),
+        (["--sampler.teacher", str(tmp_path / "flow")], "predicts 'flow'; supported are epsilon"),
+        (["--sampler.scheduler.steps", "0"], "steps: 0 steps cannot make a sample"),
+        (["--sampler.scheduler.steps", "1001"], "steps: 1001 is not between 1 and the teacher's 1000"),
+        (["--sampler.scheduler.nodes", "odd"], "nodes: 'odd'"),
+        (["--data.path", small], "set data.size: 8"),
+        (["--data.path", colour], "(3, 8, 8), the teacher draws (1, 8, 8)"),
+        (["--data.path", str(tmp_path / "empty")], "data.path"),
+        (["--data.path", str(tmp_path / "none.parquet")], "data.path"),
+        (["--data.column", "picture"], "data.column"),
+        (["--data", "null"], "data: the energy is a network"),
+        (["--optimizer", "Adamm"], "optimizer"),
+        (["--tracker", "wand"], "tracker: 'wand'"),
+        (["--value", "mlpp"], "value: no plugin 'mlpp'"),
+        (["--evaluators", "[{name: fidelity, extractor: x.safetensors}]"], "extractor: there is no file"),
+        (["--steps", "0"], "steps"),
+        (["--every.log", "0"], "every.log"),
+        (["--data.batch_size", "0"], "data.batch_size"),
+        (["--ema", "1.5"], "ema"),
+        (["--game.avr", "-1"], "game.avr"),
+        (["--resume"], "--resume"),
+    ]
+    path = str(write(config))
+    for arguments, says in cases:
+        assert main(["train", path, "--out", str(tmp_path / "run"), *arguments]) == 2, arguments
+        complaint = capsys.readouterr().err
+        assert says in complaint and complaint.count("\n") == 1, complaint
+        assert not (tmp_path / "run").exists(), arguments
+
+
+def test_a_folder_with_a_run_is_kept(config, write, tmp_path, capsys):
+    path, out = str(write(config)), tmp_path / "run"
+    assert main(["train", path, "--out", str(out)]) == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert main(["train", path, "--out", str(out)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["train", path, "--out", str(out), "--resume", "--lr.energy", "0.5"]) == 2
+    assert "lr.energy: 0.0003 -> 0.5" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def test_loss_that_is_not_finite_fails_with_status_1(config, write, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", str(write(config)), "--out", str(out), "--lr.energy", "1e30", "--game.warmup", "4"]) == 1
+    assert "not finite" in capsys.readouterr().err and not (out / "pipeline").exists()
