@@ -108,7 +108,7 @@ class Sampler(nn.Module, ABC):
 
 
 class GaussianSampler(Sampler):
-    """A sampler whose steps are Gaussian: the only kind that learns. Parameters named ``log_std`` learn at ``lr.std``."""
+    """A sampler with Gaussian steps: the only kind that learns. Parameters named ``log_std`` learn at ``lr.std``."""
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
 from dxmi.data import Data, load_images
+from dxmi.errors import first_line
 
 
 def save_energy(energy: Energy, config: dict[str, Any], folder: Path) -> None:
@@ -142,7 +143,7 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{source}: is no run and no diffusers pipeline: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{source}: is no run and no diffusers pipeline: {first_line(error)}") from error
     options = {} if steps is None else {"num_inference_steps": steps}
     try:
         images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images

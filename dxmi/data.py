@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dxmi.errors import ConfigError, require
+from dxmi.errors import ConfigError, first_line, require
 
 
 @dataclass(kw_only=True)
@@ -70,7 +72,8 @@ class Images(Dataset[Tensor]):
         A function of its arguments alone, so a resumed run needs no data state: epoch e is the permutation drawn with
         (seed, e), and an epoch's tail that fills no batch is left out.
         """
-        together = min(size * world, len(self))
+        require(len(self) >= world, f"data.path: {len(self)} images are too few for {world} processes")
+        together = min(size, len(self) // world) * world
         per_epoch = len(self) // together
         order = torch.Generator().manual_seed(seed * 1_000_003 + number // per_epoch)
         start = (number % per_epoch) * together
@@ -84,32 +87,29 @@ def load_images(data: Data) -> Images:
     Raises:
         ConfigError: it is missing or empty, the column is missing or holds no images, an image is corrupt (named by
             its row) or of another size than the first
-
     """
-    from datasets import Image
+    from datasets import Image as ImageFeature
 
     table = load_table(data)
     if data.column not in table.column_names:
         raise ConfigError(f"data.column: {data.path} has no '{data.column}'; it has {', '.join(table.column_names)}")
-    if len(table) == 0:
-        raise ConfigError(f"data.path: {data.path} is empty")
-    try:
-        column = table.cast_column(data.column, Image(decode=True)).with_format(None)[data.column]
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ConfigError(f"data.column: '{data.column}' of {data.path} holds no images") from error
+    require(len(table) > 0, f"data.path: {data.path} is empty")
+    feature = table.features[data.column]
+    raw = isinstance(feature, dict) and "bytes" in feature
+    if not (raw or isinstance(feature, ImageFeature) or getattr(feature, "dtype", None) == "binary"):
+        raise ConfigError(f"data.column: '{data.column}' of {data.path} holds no images but {feature}")
+    column = table.cast_column(data.column, ImageFeature(decode=True)).with_format(None)[data.column]
     pixels: list[Tensor] = []
-    mode = None
     for row in range(len(table)):
         try:
-            image = column[row]
-            mode = mode or ("L" if image.mode in ("1", "L", "LA", "I;16") else "RGB")
-            pixels.append(to_pixels(image, mode, data.size))
-        except (OSError, SyntaxError, ValueError, AttributeError) as error:
+            pixels.append(to_pixels(column[row], data.size))
+        except (OSError, SyntaxError, ValueError) as error:
             raise ConfigError(f"data.path: row {row} of {data.path} is no readable image: {error}") from error
-        if pixels[-1].shape != pixels[0].shape:
-            found, first = tuple(pixels[-1].shape), tuple(pixels[0].shape)
-            raise ConfigError(f"data.size: row {row} is {found}, row 0 is {first} (C,H,W); set data.size to resize")
-    return Images(torch.stack(pixels), Path(data.path).name)
+        if pixels[-1].shape[1:] != pixels[0].shape[1:]:
+            found, first = tuple(pixels[-1].shape[1:]), tuple(pixels[0].shape[1:])
+            raise ConfigError(f"data.size: row {row} is {found}, row 0 is {first} (H,W); set data.size to resize")
+    channels = max(len(image) for image in pixels)  # grey images among colour ones become colour
+    return Images(torch.stack([image.expand(channels, -1, -1) for image in pixels]), Path(data.path).name)
 
 
 def draw_batch(images: Images, data: Data, number: int, seed: int, accelerator: Accelerator) -> Tensor:
@@ -134,22 +134,28 @@ def load_table(data: Data) -> Any:
         if path.is_dir():
             return load_dataset("imagefolder", data_dir=str(path), split=data.split)
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
-        raise ConfigError(f"data.path: {data.path} cannot be read: {str(error).splitlines()[0]}") from error
-    if path.exists() or data.path.startswith((".", "/", "~")) or data.path.count("/") > 1:
+        raise ConfigError(f"data.path: {data.path} cannot be read: {first_line(error)}") from error
+    if path.exists() or path.suffix == ".parquet" or data.path.startswith((".", "/", "~")) or data.path.count("/") > 1:
         raise ConfigError(f"data.path: {data.path} is no Parquet file or folder of images")
     try:
         return load_dataset(data.path, split=data.split)
     except Exception as error:  # likewise for the hub
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"data.path: {data.path} is neither here nor on the hub: {reason}") from error
+        raise ConfigError(f"data.path: {data.path} is neither here nor on the hub: {first_line(error)}") from error
 
 
-def to_pixels(image: Any, mode: str, size: int | None) -> Tensor:
-    """A PIL image -> uint8 (C,H,W), C = 1 for mode L and 3 for RGB."""
-    import numpy as np
-    from PIL import ImageOps
+def to_pixels(image: Any, size: int | None) -> Tensor:
+    """A PIL image -> uint8 (C,H,W), C = 1 for grey and 3 for colour.
 
-    image = image.convert(mode)
+    Raises:
+        ValueError: there is no image, or its values have no fixed range
+    """
+    if image is None:
+        raise ValueError("it is empty")
+    if image.mode in ("F", "I"):
+        raise ValueError(f"its values (PIL mode {image.mode}) have no fixed range; store 8 or 16 bits a channel")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size))
     array = np.array(image, dtype=np.uint8)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dxmi.errors import ConfigError
+from dxmi.errors import ConfigError, first_line
 
 GROUPS = ("dxmi.energies", "dxmi.schedulers", "dxmi.samplers", "dxmi.evaluators")
 
@@ -42,7 +42,7 @@ class Plugin:
         try:
             return self.claims[0].load()
         except Exception as error:  # a plugin's module may raise anything; the reason is passed on
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"{self.name}: the plugin {self.value} fails to import: {reason}") from error
 
 

@@ -18,6 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dxmi.data import Data, draw_batch, load_images
 from dxmi.errors import ConfigError, require
 
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
 
 @dataclass(kw_only=True)
 class Pretrain:
@@ -87,6 +89,8 @@ def pretrain(run: Pretrain, out: Path) -> Path:
     channels, *size = images.event_shape
     set_seed(run.seed)
     scheduler = build(DDPMScheduler, "noise", run.noise)
+    kind = scheduler.config.prediction_type
+    require(kind in PREDICTION_TYPES, f"noise.prediction_type: '{kind}' is none of {', '.join(PREDICTION_TYPES)}")
     fixed = {"in_channels": channels, "out_channels": channels, "sample_size": size[0] if size[0] == size[1] else size}
     unet = build(UNet2DModel, "unet", {**run.unet, **fixed})
     accelerator = Accelerator()

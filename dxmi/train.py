@@ -21,6 +21,7 @@ from dxmi.api import ConfigError, Draw, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.dialect import differences
+from dxmi.errors import first_line
 from dxmi.evaluate import Contender, data_floor, evaluate, stamp, student
 
 console = Console(stderr=True)
@@ -82,10 +83,8 @@ class Session:
             try:
                 network(x, torch.zeros(1, dtype=torch.long), cond)
             except (RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise ConfigError(
-                    f"energy: {type(network).__name__} does not take {tuple(x.shape)}: {reason}"
-                ) from error
+                kind, shape = type(network).__name__, tuple(x.shape)
+                raise ConfigError(f"energy: {kind} does not take {shape}: {first_line(error)}") from error
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""

@@ -140,9 +140,9 @@ def test_the_distance_is_named_after_the_extractor(reference, samples):
 
 def test_all_metrics_come_by_default(reference, samples):
     found = Fidelity(extractor=EXTRACTOR)(lambda n: samples[:n], reference)
-    assert {"fd_digits", "kid_mean", "is_mean", "precision", "recall"} <= set(found) and "fid" not in found
+    assert {"fd_digits", "kd_digits_mean", "is_digits_mean", "precision", "recall"} <= set(found) and "fid" not in found
     assert all(np.isfinite(list(found.values())))
-    assert 1 <= found["is_mean"] <= 10  # between one and the number of classes
+    assert 1 <= found["is_digits_mean"] <= 10  # between one and the number of classes
 
 
 @pytest.mark.parametrize("samples, expected", [(None, 300), (120, 120)])

@@ -12,6 +12,7 @@ class Ring(Energy):
     Args:
         radius: of the ring
         width: standard deviation across the ring
+
     """
 
     event_shape = (2,)  # a known density tells its event shape, since no data do
@@ -23,7 +24,7 @@ class Ring(Energy):
         self.radius, self.width = radius, width
 
     def forward(self, x, t=None, cond=None):
-        """x (B,2) -> (B,). A known density uses neither the time nor a condition."""
+        """Energies (B,) of x (B,2). A known density uses neither the time nor a condition."""
         return (x.norm(dim=1) - self.radius).square() / (2 * self.width**2)
 
 
@@ -33,9 +34,10 @@ class Drift(GaussianSampler):
     Args:
         steps: T
         width: units of the two hidden layers
+
     """
 
-    def __init__(self, steps: int = 8, width: int = 64):
+    def __init__(self, steps: int = 4, width: int = 64):
         super().__init__()
         if steps < 1:
             raise ConfigError("drift: steps is at least 1")
@@ -49,6 +51,6 @@ class Drift(GaussianSampler):
         return randn(shape, self.log_std, generator)
 
     def forward(self, x, t, cost_to_go, cond=None):
-        """x_t (B,2), t (B,) -> the law of x_{t+1}; time enters as a one-hot vector."""
+        """The law of x_{t+1} at x_t (B,2), t (B,); time enters as a one-hot vector."""
         time = nn.functional.one_hot(t, self.steps).to(x.dtype)
         return Transition(x + self.drift(torch.cat([x, time], 1)), self.log_std[t].exp()[:, None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
 
     def save(self, path: Path) -> None:
         """Weights and, in the header, the sizes."""
-        save_file(self.state_dict(), path, metadata={k: str(v) for k, v in self.options.items()})
+        save_file(self.state_dict(), path, metadata={"options": json.dumps(self.options, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
@@ -50,11 +51,11 @@ class Classifier(nn.Module):
             raise ConfigError(f"extractor: there is no file {path}; examples/train_extractor.py makes one")
         try:
             with safe_open(path, "pt") as file:
-                options = {k: int(v) for k, v in (file.metadata() or {}).items()}
+                options = json.loads((file.metadata() or {})["options"])
                 weights = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             model = cls(**options)
             model.load_state_dict(weights)
-        except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"extractor: {path} is no classifier of examples/train_extractor.py") from error
         return model.eval()
 

@@ -40,8 +40,9 @@ class Fidelity:
     """Distances between samples and reference images in a feature space.
 
     Samples are images in [-1, 1]; as many are drawn as the reference has, unless ``samples`` says otherwise. Over
-    Inception features the results are ``fid``, ``kid_mean``, …; over a classifier's the Fréchet distance is
-    ``fd_<file name>``. All metrics use the one extractor, precision and recall included (as ADM's code does).
+    Inception features the results are ``fid``, ``kid_mean``, ``is_mean``, …; over a classifier's they carry its file
+    name: ``fd_<name>``, ``kd_<name>_mean``, ``is_<name>_mean``. All metrics use the one extractor, precision and recall
+    included (as ADM's code does).
 
     Args:
         extractor: inception-v3-compat, or a safetensors file of examples/train_extractor.py
@@ -67,11 +68,14 @@ class Fidelity:
             raise ConfigError(f"metrics: {self.metrics} are not some of {', '.join(METRICS)}")
         if samples is not None and samples < 2:
             raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is not positive")
         if weights is not None and not Path(weights).is_file():
             raise ConfigError(f"weights: there is no file {weights}")
         self.classifier = extractor.endswith(".safetensors")
         if not self.classifier and extractor != INCEPTION:
             raise ConfigError(f"extractor: '{extractor}' is neither {INCEPTION} nor a .safetensors file")
+        extractor = str(Path(extractor).expanduser()) if self.classifier else extractor
         self.name = Path(extractor).stem if self.classifier else "inception"
         self.samples, self.batch_size, self.cache = samples, batch_size, cache
         self.weights = Path(extractor) if self.classifier else None if weights is None else Path(weights)
@@ -86,29 +90,39 @@ class Fidelity:
         """``draw(n) -> (n,C,H,W)`` in [-1, 1]; the reference yields (C,H,W) in [-1, 1].
 
         Raises:
-            ConfigError: the images have other channels than the extractor expects
+            ConfigError: too few images, other channels than the extractor's, or samples of another shape
+            FloatingPointError: a sample is not finite
 
         """
-        n = len(reference) if self.samples is None else self.samples  # type: ignore[arg-type]
         real = Pixels(reference, colour=self.channels == 3)
+        n = len(real) if self.samples is None else self.samples
+        least = 4 if "prc" in self.metrics else 2
+        if min(n, len(real)) < least:
+            raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} samples and reference images or more")
         if len(real[0]) != self.channels:
             raise ConfigError(f"extractor: {self.name} reads {self.channels} channels, the images have {len(real[0])}")
+        samples = draw(n)
+        if samples.shape[1:] != reference[0].shape:
+            raise ConfigError(f"samples are {tuple(samples.shape[1:])}, the reference {tuple(reference[0].shape)}")
+        if not samples.isfinite().all():
+            raise FloatingPointError("some samples are not finite numbers, so they have no distance to the data")
         fingerprint = getattr(reference, "fingerprint", None)
         key = f"dxmi-{fingerprint}-{len(real)}-{self._hash()[:16]}" if self.cache and fingerprint else None
-        found = torch_fidelity.calculate_metrics(
-            input1=Pixels(draw(n).cpu(), colour=self.channels == 3),
-            input2=real,
-            input2_cache_name=key,
-            cache=key is not None,
-            cuda=torch.cuda.is_available(),
-            batch_size=self.batch_size,
-            kid_subset_size=min(1000, n, len(real)),
-            isc_splits=min(10, n),
-            save_cpu_ram=True,  # also keeps the loader in this process: the images are in memory
-            verbose=False,
-            **{metric: metric in self.metrics for metric in METRICS},
-            **self.options,
-        )
+        with torch.random.fork_rng():  # extractors are initialised before they are loaded: leave the run's noise alone
+            found = torch_fidelity.calculate_metrics(
+                input1=Pixels(samples.cpu(), colour=self.channels == 3),
+                input2=real,
+                input2_cache_name=key,
+                cache=key is not None,
+                cuda=torch.cuda.is_available(),
+                batch_size=self.batch_size,
+                kid_subset_size=min(1000, n, len(real)),
+                isc_splits=min(10, n),
+                save_cpu_ram=True,  # also keeps the loader in this process: the images are in memory
+                verbose=False,
+                **{metric: metric in self.metrics for metric in METRICS},
+                **self.options,
+            )
         return {self._key(k): float(v) for k, v in found.items()}
 
     def stamp(self) -> dict[str, Any]:
@@ -126,9 +140,14 @@ class Fidelity:
         return sha256(self.weights) if self.weights else "weights of torch-fidelity"
 
     def _key(self, name: str) -> str:
-        if name == torch_fidelity.KEY_METRIC_FID:
-            return f"fd_{self.name}" if self.classifier else "fid"
-        return name.replace("kernel_inception_distance", "kid").replace("inception_score", "is")
+        own = f"_{self.name}" if self.classifier else ""
+        for long, inception, other in (
+            (torch_fidelity.KEY_METRIC_FID, "fid", "fd"),
+            ("kernel_inception_distance", "kid", "kd"),
+            ("inception_score", "is", "is"),
+        ):
+            name = name.replace(long, other + own if own else inception)
+        return name
 
 
 def register(path: Path) -> str:
@@ -156,5 +175,5 @@ def register(path: Path) -> str:
             outputs = dict(zip(("features", "logits"), self.classifier(pixels), strict=True))
             return tuple(outputs[layer].float() for layer in self.features_list)
 
-    FEATURE_EXTRACTORS_REGISTRY.setdefault(name, Extractor)
+    FEATURE_EXTRACTORS_REGISTRY[name] = Extractor
     return name

@@ -38,11 +38,14 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
     elif nodes == "quadratic":
         chosen = [int(r**2) for r in torch.linspace(math.sqrt(0.8 * n), 0, steps, dtype=torch.float64).tolist()]
     elif nodes == "logsnr":
-        log_snr = 2 * (alphas.double().log() - sigmas.double().log())
+        alphas = alphas.double().clamp_min(1e-6)  # a zero-terminal-SNR teacher has a level without signal
+        log_snr = 2 * (alphas.log() - sigmas.double().log())
         wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)[:-1]
         chosen = (log_snr[None] - wanted[:, None]).abs().argmin(1).tolist()
     else:
         raise ConfigError(f"nodes: '{nodes}' is not trailing, leading, quadratic, logsnr or a list of timesteps")
+    if any(not isinstance(node, int) for node in chosen):
+        raise ConfigError(f"nodes: {chosen} are not whole timesteps")
     if len(chosen) != steps or any(a <= b for a, b in zip([n, *chosen], [*chosen, -1], strict=True)):
         raise ConfigError(
             f"nodes: {chosen} are not {steps} falling timesteps in 0..{n - 1}; choose others or fewer steps"
@@ -86,6 +89,8 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if prediction_type not in ("epsilon", "sample", "v_prediction"):
             raise ConfigError(f"prediction_type: '{prediction_type}' is not epsilon, sample or v_prediction")
         self.steps, self.eta, self.prediction_type = steps, eta, prediction_type
+        if table is not None and (len(table) != steps or any(len(row) != 6 for row in table)):
+            raise ConfigError(f"table: give {steps} rows of 6 numbers, or none")
         self.rows = torch.tensor(table or [], dtype=torch.float64).reshape(-1, 6)
         self.timesteps, self.stds = self.rows[:, 0].long(), self.rows[:, 5]
 
@@ -93,11 +98,14 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The same choice over a teacher's N levels (each (N,)), with the stds of (2.1). Raises ConfigError."""
         chosen = choose_nodes(self.config.nodes, self.steps, alphas, sigmas)
         a_t, s_t = alphas.double()[chosen], sigmas.double()[chosen]
+        if prediction_type == "epsilon" and not a_t.all():
+            raise ConfigError(
+                f"nodes: at timestep {chosen[0]} this epsilon teacher sees pure noise; choose other nodes"
+            )
         a_s, s_s = torch.cat([a_t[1:], torch.ones(1)]), torch.cat([s_t[1:], torch.zeros(1)])
         std = self.eta * std_up(a_t, s_t, a_s, s_s)
-        std[-1] = self.config.last_std
-        if not self.eta:
-            std = std.clamp_min(self.config.last_std)
+        std[-1] = 0
+        std = std.clamp_min(self.config.last_std)
         table = torch.stack([torch.tensor(chosen, dtype=torch.float64), a_t, s_t, a_s, s_s, std], 1).tolist()
         return self._with(prediction_type=prediction_type, table=table)
 
@@ -108,7 +116,7 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def transition(self, output: Tensor, x: Tensor, t: Tensor) -> Transition:
         """MATH (2.2): network output and x_t (B,*S), t (B,) or (1,) integer in 0..T-1 -> the law of x_{t+1}."""
         if self.rows.device != x.device:
-            self.rows = self.rows.to(x.device)
+            self.rows = self.rows.to(x.device, torch.float32 if x.device.type == "mps" else None)  # mps has no float64
         row = self.rows[t].to(x.dtype).reshape(-1, 6, *[1] * (x.ndim - 1)).unbind(1)
         _, a_t, s_t, a_s, s_s, std = row
         x0 = self.x0hat(output, x, a_t, s_t)
@@ -125,6 +133,8 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     # What a diffusers pipeline calls.
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:
         """Pipelines ask for some number of steps; there are T, so more means all of them, and fewer is refused."""
+        if not len(self.rows):
+            raise ValueError("this scheduler has no table yet; bind it to a teacher's noise levels")
         if num_inference_steps is not None and num_inference_steps < self.steps:
             raise ValueError(f"num_inference_steps: these steps were learned together; give {self.steps} or more")
         self.timesteps = self.timesteps.to(device)
@@ -142,7 +152,10 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
         """One transition, drawn: model output and x_t (B,*S) at a timestep of the table -> x_{t+1} (B,*S)."""
-        found = (self.timesteps.to(sample.device) == timestep).nonzero()[0]
+        matches = (self.timesteps.to(sample.device) == timestep).nonzero()
+        if not len(matches):
+            raise ValueError(f"timestep {timestep} is none of {self.timesteps.tolist()}")
+        found = matches[0]
         mean, std = self.transition(model_output, sample, found)
         noise = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         x_next = mean + std * noise

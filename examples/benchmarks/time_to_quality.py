@@ -1,0 +1,101 @@
+"""CPU-seconds until a four-step digits student is better than its teacher with fifty DDIM steps.
+
+dxmi's defaults (configs/digits.yaml, averaged weights) against the paper's settings (no average, Adam (.9, .999), all
+T transitions in turn, its learning rates times 1, 10 and 100), with the same networks, data and nodes, in one run.
+Only the rounds are timed; the distance is measured every few rounds, outside the clock. The paper's settings may use
+``--patience`` times the CPU-seconds that dxmi needed.
+
+    python examples/benchmarks/time_to_quality.py --out examples/benchmarks/time_to_quality.json
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+
+from dxmi.config import Checked, Run
+from dxmi.dialect import put, read
+from dxmi.evaluate import Contender, evaluate, stamp, student
+from dxmi.learning import Rates
+from dxmi.train import Session
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+PAPER = Rates(sampler=1e-7, energy=1e-5, std=1e-5)
+
+
+def settings(scale: int | None, seed: int) -> Checked[Run]:
+    """dxmi's defaults, or the paper's settings with their learning rates times ``scale``."""
+    config = read(CONFIG) | {"seed": seed, "tracker": None}
+    put(config, ["evaluators", "0", "metrics"], ["fid"])
+    if scale is not None:
+        paper = {key: rate * scale for key, rate in vars(PAPER).items() if rate is not None}
+        config |= {"lr": paper, "betas": [0.9, 0.999], "ema": 0.0}  # an average that forgets all is no average
+        config["game"] = config["game"] | {"sweep": True, "warmup": 0}
+    return Checked(Run, config)
+
+
+def session(scale: int | None, seed: int) -> Session:
+    """The players of a run, with nothing written."""
+    checked = settings(scale, seed)
+    set_seed(seed)
+    return Session(checked, Path("unused"))
+
+
+def distance(of: Session, contender: Contender) -> float:
+    """Fréchet distance of as many samples as there are images."""
+    rows = evaluate([contender], of.run.evaluators, of.images, seed=123, accelerator=of.accelerator)
+    return rows[0]["metrics"]["fd_digits"]
+
+
+def race(of: Session, target: float, every: int, budget: float) -> dict:
+    """Play until the student is below ``target`` or the rounds have used ``budget`` CPU-seconds."""
+    seconds, path = 0.0, []
+    while seconds < budget:
+        for _ in range(every):
+            start = time.process_time()
+            of.game.round(of.batch(), of.rollout_shape())
+            seconds += time.process_time() - start
+        found = distance(of, Contender("student", of.run.sampler.steps, student(of.average(), of.shape)))
+        path.append({"rounds": of.game.rounds, "cpu_seconds": round(seconds, 1), "fd": round(found, 4)})
+        print(json.dumps(path[-1]), flush=True)
+        if found < target:
+            return {"reached_after": round(seconds, 1), "rounds": of.game.rounds, "path": path}
+    return {"reached_after": None, "rounds": of.game.rounds, "best": min(p["fd"] for p in path), "path": path}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patience", type=float, default=10, help="CPU time of the paper's settings over dxmi's")
+    parser.add_argument("--scales", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=25, help="rounds between measurements")
+    parser.add_argument("--budget", type=float, default=600, help="most CPU-seconds for dxmi")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # CPU-seconds of two threads count twice
+
+    ours = session(None, given.seed)
+    target = distance(ours, Contender("teacher-ddim", 50, ours.run.sampler.rivals()["teacher-ddim"]))
+    print(f"teacher, DDIM, 50 steps: {target:.4f}")
+    results = {"dxmi": race(ours, target, given.every, given.budget)}
+    own = results["dxmi"]["reached_after"]
+    for scale in given.scales if own else []:
+        print(f"the paper's settings, rates times {scale}")
+        results[f"paper_x{scale}"] = race(session(scale, given.seed), target, given.every, given.patience * own)
+    for name, result in results.items():
+        reached = result["reached_after"]
+        ratio = f"{reached / own:.1f} times dxmi's" if reached and own else f"best {result.get('best')}"
+        print(f"{name}: {f'{reached} CPU-s' if reached else 'never'} ({ratio})")
+    if given.out:
+        facts = {"target_fd": target, "patience": given.patience, "seed": given.seed, "threads": 1}
+        facts |= {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
+        facts["stamp"] = stamp(ours.run.evaluators, ours.images, 123)
+        given.out.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
