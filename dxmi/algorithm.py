@@ -49,7 +49,6 @@ class DxMI:
 
     Raises:
         ConfigError: the optimiser does not exist or does not take the betas
-
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class DxMI:
 
         Raises:
             FloatingPointError: a loss is not finite
-
         """
         data, cond = (None, None) if batch is None else self.sampler.encode(batch)
         J = self.cost_to_go(cond)

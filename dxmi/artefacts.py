@@ -29,7 +29,6 @@ def load_energy(folder: str | Path) -> Energy:
 
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
-
     """
     folder = Path(folder)
     try:
@@ -135,7 +134,6 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
 
     Raises:
         ConfigError: there is no such pipeline, or it cannot make that many steps
-
     """
     from diffusers import DiffusionPipeline
 
@@ -157,7 +155,6 @@ def score_images(source: str, data: Data) -> list[float]:
 
     Raises:
         ConfigError: there is no such energy or data, or the images do not fit the energy
-
     """
     folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
     energy, images = load_energy(folder), load_images(data)

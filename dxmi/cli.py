@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"dxmi: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FloatingPointError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("DXMI_DEBUG"):
             raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, is_dataclass, make_dataclass
 from pydoc import locate
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -41,10 +41,12 @@ def one_line(error: Exception) -> str:
 
 @dataclass(kw_only=True)
 class Every:
-    """How often, in rounds. Args:
-    log: a line in metrics.jsonl and to the tracker
-    samples: a grid of samples
-    checkpoint: a checkpoint to resume from
+    """How often, in rounds.
+
+    Args:
+        log: a line in metrics.jsonl and to the tracker
+        samples: a grid of samples
+        checkpoint: a checkpoint to resume from
     """
 
     log: int = 10
@@ -73,7 +75,6 @@ class Run(Learning):
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
-
     """
 
     energy: Energy
@@ -126,18 +127,26 @@ def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
 
     Raises:
         ConfigError: the config names a plugin or a key that does not exist
-
     """
-    parser = ArgumentParser(prog=f"dxmi {command} CONFIG", usage="%(prog)s [--key.sub VALUE ...]", add_help=False)
-    parser.add_class_arguments(kind, sub_configs=False)
-    parts = [parser.format_help()]
+    parts = [options_help(kind, None, f"dxmi {command} CONFIG [--key.sub VALUE ...]")]
+    for key, hint in get_type_hints(kind).items():
+        parts += [options_help(k, key, f"--{key}, a mapping") for k in get_args(hint) if is_dataclass(k)]
     for key, plugin in named_plugins(expand_options(config, kind, "")):
-        own = ArgumentParser(prog=key, usage=argparse.SUPPRESS, add_help=False)
-        own.add_class_arguments(locate(plugin["class_path"]), key, sub_configs=False)
-        parts.append(f"--{key} {contract(plugin)['name']}\n{own.format_help()}")
+        parts.append(options_help(locate(plugin["class_path"]), key, f"--{key} {contract(plugin)['name']}"))
     names = {group.removeprefix("dxmi."): ", ".join(plugins.installed(group)) for group in plugins.GROUPS}
     parts.append("installed plugins:\n" + "\n".join(f"  {group}: {found}" for group, found in names.items()))
     return "\n".join(parts)
+
+
+def options_help(kind: Any, key: str | None, title: str) -> str:
+    """The arguments of one class. What jsonargparse adds for its own command line is left out: it is not ours."""
+    parser = ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    parser.add_class_arguments(kind, key, sub_configs=False)
+    for action in parser._actions:
+        action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
+        if action.dest.endswith(".help") or action.metavar == "CONFIG":
+            action.help = argparse.SUPPRESS
+    return f"{title}\n{parser.format_help()}"
 
 
 def named_plugins(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

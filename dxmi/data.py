@@ -28,7 +28,6 @@ class Data:
         batch_size: images in a batch of each process
         size: scale the shorter side to this many pixels and crop the centre; null takes images as they are
         flip: whether batches are mirrored at random
-
     """
 
     path: str

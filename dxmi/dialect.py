@@ -36,7 +36,6 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
 
     Raises:
         ConfigError: the file is missing or no YAML mapping, or an override is malformed
-
     """
     try:
         found = yaml.load(Path(path).read_text(), Loader)
@@ -101,7 +100,6 @@ def expand(value: Any, hint: Any, key: str) -> Any:
 
     Raises:
         ConfigError: a key or an option does not exist, or a plugin cannot be had
-
     """
     for kind in () if get_origin(hint) is list else (hint, *get_args(hint)):
         if kind in GROUP_OF and value is not None:

@@ -25,7 +25,6 @@ class Game:
         warmup: rounds at the start in which only the energy learns
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
-
     """
 
     tau1: float = 0.1
@@ -44,7 +43,7 @@ class Game:
 
 @dataclass(kw_only=True)
 class PerPlayer:
-    """One number for each player; null for the value means the energy's."""
+    """One number for each player, or null for none."""
 
     energy: float | None = None
     sampler: float | None = None
@@ -53,11 +52,13 @@ class PerPlayer:
 
 @dataclass(kw_only=True)
 class Rates:
-    """Learning rates. Args:
-    energy: of the energy
-    sampler: of the sampler's network
-    std: of the logarithms of its standard deviations
-    value: of a separate value network; null means the energy's
+    """Learning rates.
+
+    Args:
+        energy: of the energy
+        sampler: of the sampler's network
+        std: of the logarithms of its standard deviations
+        value: of a separate value network; null means the energy's
     """
 
     energy: float = 3e-4
@@ -80,7 +81,6 @@ class Learning:
         betas: Adam-like optimisers' betas; null for an optimiser without them
         clip: largest gradient norm of each player; null does not clip
         ema: decay of the moving average of the sampler's weights, which is what gets evaluated and exported
-
     """
 
     lr: Rates = field(default_factory=Rates)
@@ -98,7 +98,6 @@ def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim
 
     Raises:
         ConfigError: torch.optim has no such class, or it does not take the betas
-
     """
     kind = getattr(torch.optim, learning.optimizer, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):

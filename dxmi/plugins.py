@@ -67,7 +67,6 @@ def load(group: str, name: str) -> Any:
 
     Raises:
         ConfigError: no plugin has that name (the nearest are offered), two have it, or it fails to import
-
     """
     found = installed(group)
     if name not in found:

@@ -35,7 +35,6 @@ class Pretrain:
         warmup: steps of the rise
         clip: largest gradient norm
         ema: decay of the moving average of the weights, which is what gets saved
-
     """
 
     data: Data
@@ -78,7 +77,6 @@ def pretrain(run: Pretrain, out: Path) -> Path:
 
     Raises:
         ConfigError: what the config asks for cannot be built
-
     """
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_cosine_schedule_with_warmup

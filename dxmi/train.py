@@ -35,7 +35,6 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
     Raises:
         ConfigError: what the user gave is wrong
         FloatingPointError: a loss is not finite
-
     """
     old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
     checkpoint.refuse(out, resume, differences(old, config.resolved))

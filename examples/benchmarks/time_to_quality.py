@@ -28,7 +28,7 @@ PAPER = Rates(sampler=1e-7, energy=1e-5, std=1e-5)
 
 
 def settings(scale: int | None, seed: int) -> Checked[Run]:
-    """dxmi's defaults, or the paper's settings with their learning rates times ``scale``."""
+    """The defaults of dxmi, or the paper's settings with their learning rates times ``scale``."""
     config = read(CONFIG) | {"seed": seed, "tracker": None}
     put(config, ["evaluators", "0", "metrics"], ["fid"])
     if scale is not None:

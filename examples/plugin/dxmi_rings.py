@@ -12,7 +12,6 @@ class Ring(Energy):
     Args:
         radius: of the ring
         width: standard deviation across the ring
-
     """
 
     event_shape = (2,)  # a known density tells its event shape, since no data do
@@ -34,7 +33,6 @@ class Drift(GaussianSampler):
     Args:
         steps: T
         width: units of the two hidden layers
-
     """
 
     def __init__(self, steps: int = 4, width: int = 64):

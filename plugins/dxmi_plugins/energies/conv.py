@@ -36,7 +36,6 @@ class ConvEnergy(Energy):
         width: channels of the first third of the blocks; the others have twice as many
         blocks: number of residual blocks
         time: whether it uses ``t``, as a separate value network must
-
     """
 
     def __init__(self, width: int = 128, blocks: int = 6, time: bool = False):

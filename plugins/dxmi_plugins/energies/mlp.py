@@ -16,7 +16,6 @@ class MLPEnergy(Energy):
         width: units of a hidden layer
         depth: number of hidden layers
         time: whether it uses ``t``, as a separate value network must
-
     """
 
     def __init__(self, width: int = 128, depth: int = 2, time: bool = False):

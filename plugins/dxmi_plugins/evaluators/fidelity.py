@@ -51,7 +51,6 @@ class Fidelity:
         samples: number of samples; null takes as many as the reference has
         batch_size: images in one pass through the extractor
         cache: keep the reference's features on disk, under a key with its fingerprint and the extractor's hash
-
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class Fidelity:
         Raises:
             ConfigError: too few images, other channels than the extractor's, or samples of another shape
             FloatingPointError: a sample is not finite
-
         """
         real = Pixels(reference, colour=self.channels == 3)
         n = len(real) if self.samples is None else self.samples

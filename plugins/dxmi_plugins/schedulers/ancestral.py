@@ -23,7 +23,6 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
 
     Raises:
         ConfigError: the choice does not exist, or does not give that many distinct timesteps in 0..N-1
-
     """
     n = len(alphas)
     if not 1 <= steps <= n:
@@ -66,7 +65,6 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         last_std: std of the last step, in units of the data, whose range is 2
         prediction_type: what the network returns: epsilon, sample or v_prediction; set by ``bind``
         table: T rows [timestep, alpha_t, sigma_t, alpha_s, sigma_s, std] from noisy t to less noisy s; set by ``bind``
-
     """
 
     order = 1

@@ -24,7 +24,6 @@ class DiffusionSampler(GaussianSampler):
 
     Raises:
         ConfigError: the teacher is missing or of a kind that is not supported, or the nodes do not fit it
-
     """
 
     def __init__(self, teacher: str, scheduler: Scheduler):

@@ -40,7 +40,6 @@ def load_teacher(name: str) -> Teacher:
 
     Raises:
         ConfigError: it is missing, no pipeline, or of a kind that is not supported
-
     """
     pipeline = _load_pipeline(name)
     unet: Any = getattr(pipeline, "unet", None)
