@@ -30,6 +30,7 @@ def levels(kind="vp", n=N):
 
 
 def bound(steps=4, kind="vp", prediction_type="epsilon", **options):
+    options = {"clip_sample": False} | options
     return AncestralScheduler(steps=steps, **options).bind(*levels(kind), prediction_type)
 
 
@@ -207,6 +208,16 @@ def test_true_noise_takes_the_last_step_to_the_data():
     _, a_t, s_t, *_ = scheduler.rows[-1]
     law = scheduler.transition(eps, a_t * x0 + s_t * eps, torch.tensor([5]))
     torch.testing.assert_close(law.mean, x0)
+
+
+def test_clipping_touches_the_last_mean_alone():
+    open_, clipped = bound(3), bound(3, clip_sample=True)
+    x, output = 3 * noise(0), noise(1)
+    for k in range(3):
+        expected = open_.transition(output, x, torch.tensor([k])).mean
+        expected = expected.clamp(-1, 1) if k == 2 else expected
+        assert expected.abs().max() > 1 or k == 2
+        torch.testing.assert_close(clipped.transition(output, x, torch.tensor([k])).mean, expected)
 
 
 @pytest.mark.parametrize("eta, stds", [(1.0, slice(-1, None)), (0.0, slice(None))])

@@ -62,7 +62,8 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         steps: T
         nodes: trailing, leading, quadratic, logsnr, or a list of T of the teacher's timesteps, falling
         eta: 1 gives the ancestral (DDPM) means and stds, 0 the deterministic (DDIM) ones
-        last_std: std of the last step, in units of the data, whose range is 2
+        last_std: std of the last step, and least std of the others, in units of the data, whose range is 2
+        clip_sample: clip the mean of the last step to [-1, 1], so that an energy sees what a picture can show
         prediction_type: what the network returns: epsilon, sample or v_prediction; set by ``bind``
         table: T rows [timestep, alpha_t, sigma_t, alpha_s, sigma_s, std] from noisy t to less noisy s; set by ``bind``
     """
@@ -77,6 +78,7 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         nodes: str | list[int] = "trailing",
         eta: float = 1.0,
         last_std: float = 2e-3,
+        clip_sample: bool = True,
         prediction_type: str = "epsilon",
         table: list[list[float]] | None = None,
     ):
@@ -120,7 +122,10 @@ class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         x0 = self.x0hat(output, x, a_t, s_t)
         eps = (x - a_t * x0) / s_t
         direction = (s_s**2 - (self.eta * std_up(a_t, s_t, a_s, s_s)) ** 2).clamp_min(0).sqrt()
-        return Transition(a_s * x0 + direction * eps, std)
+        mean = a_s * x0 + direction * eps
+        if self.config.clip_sample:
+            mean = torch.where(s_s == 0, mean.clamp(-1, 1), mean)
+        return Transition(mean, std)
 
     def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The clean image that the network's output stands for, by prediction type (the table of MATH 2)."""
