@@ -92,6 +92,9 @@ class DxMI:
         log: dict[str, Tensor] = {}
         if data is not None and "energy" in self.networks:
             log |= self.learn_energy(data, xs[-1], cond)
+        else:
+            with torch.no_grad():
+                log["e_sample"] = self.energy(xs[-1]).mean()
         if self.rounds >= self.game.warmup:
             s2 = self.learn_velocity(xs)
             log |= self.learn_value(J, xs, s2, cond)
@@ -121,10 +124,10 @@ class DxMI:
     def learn_energy(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.1). One forward pass over both batches, so that DDP sees one."""
         both = torch.cat([data, sample])
+        both = both + self.game.noise * torch.randn_like(both)
         end = torch.full((len(both),), self.sampler.steps, device=both.device)
-        e_data, e_sample = self.networks["energy"](both, end, None if cond is None else torch.cat([cond, cond])).split(
-            [len(data), len(sample)]
-        )
+        energies = self.networks["energy"](both, end, None if cond is None else torch.cat([cond, cond]))
+        e_data, e_sample = energies.split([len(data), len(sample)])
         self._descend("energy", gcd_loss(e_data, e_sample, self.game.gamma))
         return {"e_data": e_data.detach().mean(), "e_sample": e_sample.detach().mean()}
 

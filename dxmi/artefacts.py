@@ -16,6 +16,14 @@ from dxmi.config import build_plugin
 from dxmi.data import Data, load_images
 from dxmi.errors import first_line
 
+LOADING = """```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")  # dxmi has to be installed
+images = pipeline(batch_size=16, num_inference_steps={steps}).images
+```
+"""
+
 
 def save_energy(energy: Energy, config: dict[str, Any], folder: Path) -> None:
     """``config.json`` (the plugin and its options, as in YAML) and ``model.safetensors``."""
@@ -100,11 +108,12 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
     return [heading, "|" + "---|" * len(cells(rows)[0]), *body]
 
 
-def model_card(config: dict[str, Any], steps: int, evaluation: dict[str, Any] | None) -> str:
-    """README.md of the exported pipeline: what it is, how to load it, its figures and what they were made with."""
+def model_card(folder: Path, config: dict[str, Any], steps: int, evaluation: dict[str, Any] | None) -> None:
+    """Write README.md of the product: what it is, how to load it, its figures and what they were made with."""
     teacher = Path(str(config["sampler"].get("teacher", config["sampler"]["name"]))).name
     data = Path(config["data"]["path"]).name if config["data"] else config["energy"]["name"]
     settings = {key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}
+    loading = LOADING.format(steps=steps) if (folder / "model_index.json").exists() else ""
     card = f"""---
 library_name: diffusers
 tags: [dxmi, few-step]
@@ -114,19 +123,13 @@ tags: [dxmi, few-step]
 Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
 {config["steps"]} rounds, seed {config["seed"]}. The weights are the moving average of the fine-tuned ones.
 
-```python
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")  # dxmi has to be installed
-images = pipeline(batch_size=16, num_inference_steps={steps}).images
-```
-
+{loading}
 Settings: `{json.dumps(settings)}`
 """
     if evaluation is not None:
         card += "\n" + "\n".join(markdown(evaluation["rows"]))
         card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
-    return card
+    (folder / "README.md").write_text(card)
 
 
 def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:

@@ -98,7 +98,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
         out = train(config, options.out or Path("runs") / Path(options.config).stem, options.resume)
         if os.environ.get("RANK", "0") == "0":
-            print(f"{out}: pipeline/, energy/, evaluation.json, before_after.png")
+            print(f"{out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
 
 
 def run_pretrain(options: argparse.Namespace, overrides: list[str]) -> None:

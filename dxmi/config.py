@@ -118,8 +118,15 @@ class Checked(Generic[T]):
         self.kind = kind
 
     def build(self) -> T:
-        """Construct everything. Weights come from torch's global generator: seed it first."""
-        return self.kind(**self.parser.instantiate_classes(self.values).as_dict())
+        """Construct everything. Weights come from torch's global generator: seed it first.
+
+        Raises:
+            ConfigError: a constructor refuses its options
+        """
+        try:
+            return self.kind(**self.parser.instantiate_classes(self.values).as_dict())
+        except (ValueError, TypeError) as error:
+            raise ConfigError(one_line(error)) from error
 
 
 def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:

@@ -11,7 +11,8 @@ import inspect
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -101,13 +102,14 @@ def expand(value: Any, hint: Any, key: str) -> Any:
     Raises:
         ConfigError: a key or an option does not exist, or a plugin cannot be had
     """
-    for kind in () if get_origin(hint) is list else (hint, *get_args(hint)):
-        if kind in GROUP_OF and value is not None:
-            return expand_plugin(value, GROUP_OF[kind], key)
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-            return expand_options(value, kind, key)
-    if isinstance(value, list) and get_args(hint):
+    if hint in GROUP_OF and value is not None:
+        return expand_plugin(value, GROUP_OF[hint], key)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return expand_options(value, hint, key)
+    if get_origin(hint) is list and isinstance(value, list):
         return [expand(v, get_args(hint)[0], f"{key}.{i}") for i, v in enumerate(value)]
+    if get_origin(hint) in (Union, UnionType):
+        return next((e for e in (expand(value, member, key) for member in get_args(hint)) if e is not value), value)
     return value
 
 
@@ -121,19 +123,24 @@ def expand_plugin(value: Any, group: str, key: str) -> dict[str, Any]:
         kind = plugins.load(group, name)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": expand_options(options, kind, key)}
+    return {"class_path": plugins.class_path(kind), "init_args": expand_options(options, kind, key)}
 
 
 def expand_options(options: dict[str, Any], kind: Any, key: str) -> dict[str, Any]:
     """The arguments of a class, each expanded by its own type."""
     constructor = inspect.unwrap(kind.__init__)
     known = [p for p in inspect.signature(constructor).parameters if p != "self"]
-    hints = get_type_hints(kind if dataclasses.is_dataclass(kind) else constructor)
+    try:
+        hints = get_type_hints(kind if dataclasses.is_dataclass(kind) else constructor)
+    except NameError as error:  # an annotation in a string that names what is imported for type checkers alone
+        raise ConfigError(f"{key}: {kind.__qualname__} has an annotation that cannot be resolved: {error}") from error
     for option in options:
         if option not in known:
             near = get_close_matches(str(option), known, n=2) or known
             path = f"{key}.{option}" if key else option
             raise ConfigError(f"{path}: no such key; nearest: {', '.join(near)}" if near else f"{path}: no such key")
+        if option not in hints:
+            raise ConfigError(f"{key}.{option}: {kind.__qualname__} does not say of which type it is")
     return {k: expand(v, hints[k], f"{key}.{k}" if key else k) for k, v in options.items()}
 
 
@@ -144,15 +151,8 @@ def contract(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "class_path" in value:
-        path = value["class_path"]
-        name = next(n for g in plugins.GROUPS for n, p in plugins.installed(g).items() if dotted(p) == path)
-        return {"name": name, **contract(value.get("init_args") or {})}
+        return {"name": plugins.name_of(value["class_path"]), **contract(value.get("init_args") or {})}
     return {k: contract(v) for k, v in value.items()}
-
-
-def dotted(plugin: plugins.Plugin) -> str:
-    """``module.Class`` of a plugin."""
-    return plugin.value.replace(":", ".")
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

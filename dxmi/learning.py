@@ -22,6 +22,8 @@ class Game:
         gamma: weight of the squared energies in the energy loss
         avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
         time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
+        noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
+            hides what no sampler can imitate, such as the data's grey levels, and what tells training images by heart
         warmup: rounds at the start in which only the energy learns
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
@@ -32,12 +34,13 @@ class Game:
     gamma: float = 1.0
     avr: float = 0.99
     time_cost: float | None = 1.0
+    noise: float = 0.0
     warmup: int = 50
     sweep: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
-        for key in ("tau1", "tau2", "gamma", "warmup"):
+        for key in ("tau1", "tau2", "gamma", "noise", "warmup"):
             require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
@@ -33,7 +36,7 @@ class Plugin:
     @property
     def distributions(self) -> list[str]:
         """Who claims the name."""
-        return [claim.dist.name if claim.dist else "?" for claim in self.claims]
+        return owners(self.claims)
 
     def load(self) -> Any:
         """Import the class. Raises ConfigError with the reason if that fails or two distributions claim the name."""
@@ -41,7 +44,7 @@ class Plugin:
             raise ConfigError(f"{self.name}: {twice(self.claims)}; uninstall one of them")
         try:
             return self.claims[0].load()
-        except Exception as error:  # a plugin's module may raise anything; the reason is passed on
+        except (Exception, SystemExit) as error:  # a plugin's module may raise anything; the reason is passed on
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(f"{self.name}: the plugin {self.value} fails to import: {reason}") from error
 
@@ -76,18 +79,28 @@ def load(group: str, name: str) -> Any:
     return found[name].load()
 
 
-def name_of(group: str, class_path: str) -> str:
-    """The name under which ``module.Class`` is installed. Raises ConfigError if it is not."""
-    for name, plugin in installed(group).items():
-        if plugin.value.replace(":", ".") == class_path:
-            return name
-    raise ConfigError(f"{class_path} is not installed under any name in {group}")
+def name_of(path: str) -> str:
+    """The name of a plugin in use by its ``class_path``. Raises ConfigError if none is installed from there."""
+    for plugin in (p for group in GROUPS for p in installed(group).values()):
+        imported = plugin.problem is None and plugin.claims[0].module in sys.modules
+        if imported and class_path(plugin.load()) == path:
+            return plugin.name
+    raise ConfigError(f"{path} is not installed under any name")
 
 
-def twice(points: list[EntryPoint] | tuple[EntryPoint, ...]) -> str:
+def class_path(kind: Any) -> str:
+    """``module.Class`` of where it is defined, which may be another module than its entry point says."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def twice(points: Sequence[EntryPoint]) -> str:
     """The complaint about a name claimed more than once."""
-    owners = [point.dist.name if point.dist else "?" for point in points]
-    return f"claimed twice, by {' and '.join(owners)}"
+    return f"claimed twice, by {' and '.join(owners(points))}"
+
+
+def owners(points: Sequence[EntryPoint]) -> list[str]:
+    """The distributions behind entry points; one without metadata has no name."""
+    return [point.dist.name if point.dist and point.dist.name else "?" for point in points]
 
 
 def imported_problem(plugin: Plugin) -> str | None:
@@ -101,6 +114,8 @@ def imported_problem(plugin: Plugin) -> str | None:
 
 def file_problem(point: EntryPoint) -> str | None:
     """Why the entry point cannot work as far as its file tells without being imported, or None."""
+    if not re.fullmatch(r"\w+(\.\w+)*\s*:\s*\w+(\.\w+)*\s*(\[.*\])?\s*", point.value):
+        return f"'{point.value}' is not of the form module:Class"
     spec = find_file(point.module)
     if spec is None:
         return f"no module {point.module}"
@@ -110,22 +125,37 @@ def file_problem(point: EntryPoint) -> str | None:
         tree = ast.parse(Path(spec.origin).read_bytes())
     except SyntaxError as error:
         return f"{point.module}, line {error.lineno}: {error.msg}"
-    defined = {n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    others = [n for n in tree.body if not isinstance(n, ast.ClassDef | ast.FunctionDef | ast.Expr)]
-    names = {n.id for o in others for n in ast.walk(o) if isinstance(n, ast.Name)}
-    aliases = {
-        a.asname or a.name for o in others for n in ast.walk(o) if isinstance(n, ast.ImportFrom) for a in n.names
-    }
-    return None if {point.attr, "*"} & (defined | names | aliases) else f"{point.module} defines no {point.attr}"
+    except OSError:  # in a zip, for one: only importing it can tell
+        return None
+    known = {point.attr.split(".")[0], "*", "__getattr__"} & bound(tree)
+    return None if known else f"{point.module} defines no {point.attr}"
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """Every name that the top level of a module may bind, inside ``if``, ``try`` and the like too."""
+    names: set[str] = set()
+    left: list[ast.AST] = [*tree.body]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        else:
+            left += ast.iter_child_nodes(node)
+    return names
 
 
 def find_file(module: str) -> ModuleSpec | None:
     """Where a dotted module lies, found without importing its parents."""
     path, spec = None, None
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        spec = find_spec(name) if path is None else PathFinder.find_spec(name, path)
+    for part in module.split("."):  # by its last name alone: a namespace package looks for its parent in sys.modules
+        try:
+            spec = find_spec(part) if path is None else PathFinder.find_spec(part, path)
+        except ValueError:  # __main__ has no spec
+            return None
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or [])

@@ -140,7 +140,8 @@ class Session:
             with (self.out / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log(values, step=step)
-        return f"{speed or 0:.1f} rounds/s, energy gap {values.get('energy_gap', float('nan')):+.3f}"
+        shown = "energy_gap" if "energy_gap" in values else "e_sample"
+        return f"{speed or 0:.1f} rounds/s, {shown.replace('_', ' ')} {values[shown]:+.3f}"
 
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""
@@ -184,8 +185,7 @@ class Session:
 
     def report(self, evaluation: dict[str, Any] | None) -> None:
         """The model card, evaluation.json and the table on the screen."""
-        card = artefacts.model_card(self.config.resolved, self.run.sampler.steps, evaluation)
-        (self.out / "pipeline" / "README.md").write_text(card)
+        artefacts.model_card(self.out / "pipeline", self.config.resolved, self.run.sampler.steps, evaluation)
         if evaluation is not None:
             (self.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
             Console().print(artefacts.table(evaluation["rows"]))
