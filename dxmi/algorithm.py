@@ -95,9 +95,9 @@ class DxMI:
         else:
             with torch.no_grad():
                 log["e_sample"] = self.energy(xs[-1]).mean()
+        s2 = self.learn_velocity(xs)
+        log |= self.learn_value(J, xs, s2, cond)
         if self.rounds >= self.game.warmup:
-            s2 = self.learn_velocity(xs)
-            log |= self.learn_value(J, xs, s2, cond)
             log |= self.learn_policy(J, xs, s2, cond)
             self.ema.update_parameters(self.sampler)
         self.rounds += 1

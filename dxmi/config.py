@@ -20,6 +20,7 @@ from dxmi.errors import require
 from dxmi.learning import Game, Learning
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 def one_line(error: Exception) -> str:
@@ -37,6 +38,14 @@ def one_line(error: Exception) -> str:
         complaint = f"Expected one of {union[1].replace('NoneType', 'null')}. Got value: {union[2]}"
     complaint = complaint.replace(" a int", " an int")
     return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
+
+
+def causes(error: BaseException | None, kind: type[E]) -> Iterator[E]:
+    """The errors of one kind among an error and what caused it."""
+    while error is not None:
+        if isinstance(error, kind):
+            yield error
+        error = error.__cause__ or error.__context__
 
 
 @dataclass(kw_only=True)
@@ -124,9 +133,9 @@ class Checked(Generic[T]):
             ConfigError: a constructor refuses its options
         """
         try:
-            return self.kind(**self.parser.instantiate_classes(self.values).as_dict())
+            return self.kind(**self.parser.instantiate(self.values).as_dict())
         except (ValueError, TypeError) as error:
-            raise ConfigError(one_line(error)) from error
+            raise next(causes(error, ConfigError), ConfigError(one_line(error))) from error
 
 
 def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:

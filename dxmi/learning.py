@@ -24,7 +24,7 @@ class Game:
         time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
         noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
             hides what no sampler can imitate, such as the data's grey levels, and what tells training images by heart
-        warmup: rounds at the start in which only the energy learns
+        warmup: rounds at the start in which energy and value learn and the sampler stays as it is
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
     """

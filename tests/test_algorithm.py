@@ -102,9 +102,9 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     game = DxMI(KnownQuadratic(k), chain, value, Game(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator)
     s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
     J = game.cost_to_go()
-    for round_ in range(3000):
+    for round_ in range(2000):
         for group in game.optimizers["value"].param_groups:
-            group["lr"] = 2e-2 * (1 - round_ / 3000)
+            group["lr"] = 2e-2 * (1 - round_ / 2000)
         game.learn_value(J, rollout(chain, J, (2048, 1)), s2, None)
     p, c = k, 0.0
     for t in reversed(range(1, steps)):
