@@ -196,3 +196,21 @@ def test_loss_that_is_not_finite_stops_the_run(accelerator):
     game = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
     with pytest.raises(FloatingPointError, match="e_data"):
         game.round(torch.full((8, 1), math.inf), (8, 1))
+
+
+def test_noise_hides_small_differences_from_the_energy(accelerator):
+    """Data at 1 and samples at 0 are told apart by E = x; under noise of std 100 a batch of 64 does not tell."""
+
+    class Identity(Quadratic):
+        def forward(self, x, t=None, cond=None):
+            return x.sum(1) * self.m
+
+    found = []
+    for noise in (0.0, 100.0):
+        torch.manual_seed(0)
+        energy = Identity()
+        torch.nn.init.ones_(energy.m)
+        game = DxMI(energy, OneStep(), game=Game(noise=noise), accelerator=accelerator)
+        log = game.learn_energy(torch.ones(64, 1), torch.zeros(64, 1), None)
+        found.append((log["e_data"] - log["e_sample"]).item())
+    assert found[0] == pytest.approx(1) and abs(found[1]) > 5

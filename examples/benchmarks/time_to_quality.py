@@ -25,6 +25,7 @@ from dxmi.train import Session
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 PAPER = Rates(sampler=1e-7, energy=1e-5, std=1e-5)
+PAPER_GAME = {"tau1": 0.1, "tau2": 0.01, "gamma": 1.0, "avr": 0.99, "time_cost": 1.0, "warmup": 0, "sweep": True}
 
 
 def settings(scale: int | None, seed: int) -> Checked[Run]:
@@ -33,8 +34,8 @@ def settings(scale: int | None, seed: int) -> Checked[Run]:
     put(config, ["evaluators", "0", "metrics"], ["fid"])
     if scale is not None:
         paper = {key: rate * scale for key, rate in vars(PAPER).items() if rate is not None}
-        config |= {"lr": paper, "betas": [0.9, 0.999], "ema": 0.0}  # an average that forgets all is no average
-        config["game"] = config["game"] | {"sweep": True, "warmup": 0}
+        config |= {"lr": paper, "betas": [0.9, 0.999], "game": PAPER_GAME}
+        config["ema"] = 0.0  # an average that forgets all is no average
     return Checked(Run, config)
 
 
