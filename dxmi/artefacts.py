@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
@@ -64,7 +65,7 @@ def save_before_after(before: Tensor, after: Tensor, titles: tuple[str, str], pa
     from matplotlib.figure import Figure
     from torchvision.utils import make_grid
 
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(8, 3.1), layout="constrained")
     for axes, images, title in zip(figure.subplots(2, 1), (before, after), titles, strict=True):
         grid = make_grid((images.clamp(-1, 1) + 1) / 2, nrow=len(images) // 2, padding=1, pad_value=0.5)
         axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
@@ -75,6 +76,7 @@ def save_before_after(before: Tensor, after: Tensor, titles: tuple[str, str], pa
 
 def metric_label(name: str, samples: int) -> str:
     """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
+    name = name.removesuffix("_mean")
     if samples >= 50_000 or not name.startswith(("fid", "fd_")):
         return name
     return f"{name}_{samples / 1000:.3g}k"
@@ -86,7 +88,7 @@ def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     metrics = [m for m in metrics if not m.endswith("_std") and m != "f_score"]
     out = [["", "steps", *(metric_label(m, rows[0]["samples"]) for m in metrics)]]
     for row in rows:
-        figures = [f"{row['metrics'][m]:.4g}" if m in row["metrics"] else "" for m in metrics]
+        figures = [f"{row['metrics'][m]:.3g}" if m in row["metrics"] else "" for m in metrics]
         out.append([row["name"], str(row["steps"] or ""), *figures])
     return out
 
@@ -94,11 +96,12 @@ def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The rows of ``evaluation.json`` for the screen."""
     heading, *body = cells(rows)
-    out = Table(title="distances to the data: lower is better; is, precision and recall: higher")
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     for column in heading:
         out.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row in body:
         out.add_row(*row)
+    out.caption = "fd, fid, kd, kid: lower is better; is, precision, recall: higher"
     return out
 
 
