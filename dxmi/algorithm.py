@@ -66,14 +66,14 @@ class DxMI:
         players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
         self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
         self.optimizers: dict[str, Any] = {}
+        for module in filter(None, players.values()):
+            module.to(self.accelerator.device)
+        # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
+        self.ema = AveragedModel(sampler, multi_avg_fn=get_ema_multi_avg_fn(self.learning.ema))  # type: ignore[no-untyped-call]
         for name, player in players.items():
-            if player is None:
-                continue
-            player.to(self.accelerator.device)
-            if any(p.requires_grad for p in player.parameters()):
+            if player is not None and any(p.requires_grad for p in player.parameters()):
                 optim = optimizer(player, self.learning, self._rate(name))
                 self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
-        self.ema = AveragedModel(sampler, multi_avg_fn=get_ema_multi_avg_fn(self.learning.ema))  # type: ignore[no-untyped-call]
         self.s2: Tensor | None = None
         self.rounds = 0
 

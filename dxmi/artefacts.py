@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich import box
 from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
@@ -26,15 +28,24 @@ images = pipeline(batch_size=16, num_inference_steps={steps}).images
 """
 
 
-def save_energy(energy: Energy, config: dict[str, Any], folder: Path) -> None:
-    """``config.json`` (the plugin and its options, as in YAML) and ``model.safetensors``."""
+def save_energy(energy: Energy, config: dict[str, Any], steps: int, folder: Path) -> None:
+    """``config.json`` (the plugin and its options, as in YAML, and T) and ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps({"plugin": config, "steps": steps}, indent=2) + "\n")
     save_file({k: v.contiguous().cpu() for k, v in energy.state_dict().items()}, folder / "model.safetensors")
 
 
 def load_energy(folder: str | Path) -> Energy:
-    """The energy (or value) in a folder that ``save_energy`` wrote.
+    """The energy (or value) in a folder that ``save_energy`` wrote: ``energy(x (B,*S)) -> (B,)``.
+
+    Raises:
+        ConfigError: it is no such folder, or its plugin is not installed
+    """
+    return load_energy_and_steps(folder)[0]
+
+
+def load_energy_and_steps(folder: str | Path) -> tuple[Energy, int]:
+    """The same and T, the time at which a network with ``time: true`` is the energy.
 
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
@@ -43,11 +54,13 @@ def load_energy(folder: str | Path) -> Energy:
     try:
         config = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
+        energy = build_plugin(Energy, config["plugin"])  # type: ignore[type-abstract]
+        energy.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
-    energy = build_plugin(Energy, config)  # type: ignore[type-abstract]
-    energy.load_state_dict(weights)
-    return energy.eval()
+    return energy.eval(), config["steps"]
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8, least: int = 64) -> None:
@@ -89,7 +102,8 @@ def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     out = [["", "steps", *(metric_label(m, rows[0]["samples"]) for m in metrics)]]
     for row in rows:
         figures = [f"{row['metrics'][m]:.3g}" if m in row["metrics"] else "" for m in metrics]
-        out.append([row["name"], str(row["steps"] or ""), *figures])
+        name = row["name"] if row["samples"] == rows[0]["samples"] else f"{row['name']} (n={row['samples']})"
+        out.append([name, str(row["steps"] or ""), *figures])
     return out
 
 
@@ -150,6 +164,7 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
         raise ConfigError(f"{source}: is no run and no diffusers pipeline: {first_line(error)}") from error
     options = {} if steps is None else {"num_inference_steps": steps}
     try:
+        pipeline.to(Accelerator().device)
         images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--steps: {error}") from error
@@ -163,9 +178,12 @@ def score_images(source: str, data: Data) -> list[float]:
         ConfigError: there is no such energy or data, or the images do not fit the energy
     """
     folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
-    energy, images = load_energy(folder), load_images(data)
+    (energy, steps), images = load_energy_and_steps(folder), load_images(data)
+    device = Accelerator().device
+    energy.to(device)
     try:
         with torch.no_grad():
-            return [e for part in torch.split(torch.arange(len(images)), 256) for e in energy(images[part]).tolist()]
+            parts = (images[part].to(device) for part in torch.split(torch.arange(len(images)), 256))
+            return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
     except RuntimeError as error:
         raise ConfigError(f"{data.path}: images {images.event_shape} do not fit the energy in {folder}") from error

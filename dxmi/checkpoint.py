@@ -53,7 +53,9 @@ def truncate(metrics: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             break
-    metrics.write_text("".join(line + "\n" for line in kept))
+    partial = metrics.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept))
+    partial.replace(metrics)
 
 
 def refuse(run: Path, resume: bool, differing: list[str]) -> None:

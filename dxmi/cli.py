@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, run: Callable[..., None], about: str, **defaults: Any) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about, add_help="configured" not in defaults)
+        command = commands.add_parser(
+            name, help=about, description=about, add_help="configured" not in defaults, allow_abbrev=False
+        )
         command.set_defaults(run=run, **defaults)
         return command
 
@@ -119,6 +121,8 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     from dxmi.config import Checked, help_text
     from dxmi.dialect import read
 
+    if options.config and overrides and not Path(options.config).is_file():
+        raise ConfigError(f"{options.config}: no such file; give the config first, then --key VALUE")
     if options.help:
         print(help_text(kind, read(options.config, overrides) if options.config else {}, options.command))
         return None

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import Draw, Evaluator, Sampler
+from dxmi.api import ConfigError, Draw, Evaluator, Sampler
 from dxmi.data import Images
 from dxmi.objectives import rollout
 
@@ -78,7 +78,11 @@ def measure(evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Calla
 
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
-        metrics |= evaluator(once, reference)
+        found = evaluator(once, reference)
+        if metrics.keys() & found.keys():
+            clash = ", ".join(sorted(metrics.keys() & found.keys()))
+            raise ConfigError(f"evaluators: two of them report {clash}; choose other metrics for one")
+        metrics |= found
     return {"samples": max(drawn, default=0), "metrics": metrics}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxmi.errors import ConfigError, require
+from dxmi.errors import ConfigError, first_line, require
 
 
 @dataclass(kw_only=True)
@@ -45,12 +45,16 @@ class Game:
 
 
 @dataclass(kw_only=True)
-class PerPlayer:
-    """One number for each player, or null for none."""
+class Clip:
+    """Largest gradient norm of each player; null does not clip."""
 
     energy: float | None = None
     sampler: float | None = None
     value: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, limit in vars(self).items():
+            require(limit is None or limit > 0, f"clip.{key}: {limit} is not positive; null does not clip")
 
 
 @dataclass(kw_only=True)
@@ -89,11 +93,12 @@ class Learning:
     lr: Rates = field(default_factory=Rates)
     optimizer: str = "Adam"
     betas: tuple[float, float] | None = (0.0, 0.9)
-    clip: PerPlayer = field(default_factory=lambda: PerPlayer(sampler=0.1))
+    clip: Clip = field(default_factory=lambda: Clip(sampler=0.1))
     ema: float = 0.99
 
     def __post_init__(self) -> None:
         require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
+        require(all(0 <= b < 1 for b in self.betas or ()), f"betas: {self.betas} are not in [0, 1)")
 
 
 def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim.Optimizer:
@@ -113,4 +118,7 @@ def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim
         own = learning.lr.std if name.endswith("log_std") else rate
         if parameter.requires_grad:
             groups.setdefault(own, []).append(parameter)
-    return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)
+    try:
+        return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: torch.optim.{learning.optimizer} refuses this: {first_line(error)}") from error

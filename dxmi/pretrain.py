@@ -89,6 +89,7 @@ def pretrain(run: Pretrain, out: Path) -> Path:
     scheduler = build(DDPMScheduler, "noise", run.noise)
     kind = scheduler.config.prediction_type
     require(kind in PREDICTION_TYPES, f"noise.prediction_type: '{kind}' is none of {', '.join(PREDICTION_TYPES)}")
+    require("num_class_embeds" not in run.unet, "unet.num_class_embeds: teachers are unconditional; leave it out")
     fixed = {"in_channels": channels, "out_channels": channels, "sample_size": size[0] if size[0] == size[1] else size}
     unet = build(UNet2DModel, "unet", {**run.unet, **fixed})
     accelerator = Accelerator()
@@ -97,7 +98,8 @@ def pretrain(run: Pretrain, out: Path) -> Path:
     network, optimizer = accelerator.prepare(unet, optimizer)
     ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(run.ema))  # type: ignore[no-untyped-call]
     set_seed(run.seed, device_specific=True)
-    for k in track(range(run.steps), "pretraining", disable=not accelerator.is_main_process):
+    steps = range(run.steps)
+    for k in track(steps, "pretraining", disable=not accelerator.is_main_process):
         x0 = draw_batch(images, run.data, k, run.seed, accelerator)
         noise, t = torch.randn_like(x0), torch.randint(len(scheduler), (len(x0),), device=x0.device)
         loss = ddpm_loss(network, scheduler, x0, noise, t)
@@ -107,6 +109,11 @@ def pretrain(run: Pretrain, out: Path) -> Path:
         optimizer.step()
         schedule.step()
         ema.update_parameters(unet)
+        if k % 100 == 0 and not loss.isfinite():
+            raise FloatingPointError(f"the loss is not finite in step {k}; lower lr")
     if accelerator.is_main_process:
         DDPMPipeline(unet=ema.module.eval(), scheduler=scheduler).save_pretrained(out)
+        print(f"last loss {loss.item():.4f}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return out

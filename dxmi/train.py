@@ -10,19 +10,20 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Draw, Sampler
+from dxmi.api import ConfigError, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.dialect import differences
 from dxmi.errors import first_line
-from dxmi.evaluate import Contender, data_floor, evaluate, stamp, student
+from dxmi.evaluate import data_floor, student
+from dxmi.finish import finish
 
 console = Console(stderr=True)
 
@@ -42,7 +43,7 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
     floor = session.floor()
     session.start(resume)
     session.play()
-    session.finish(floor)
+    finish(session, floor)
     return out
 
 
@@ -61,7 +62,8 @@ class Session:
         self.run = run = config.build()
         self.shape = self.event_shape()
         run.sampler.check(self.shape)
-        self.accelerator = Accelerator(log_with=tracker, project_dir=str(out))
+        project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
+        self.accelerator = Accelerator(log_with=tracker, project_config=project)
         self.initialise()
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator)
         self.accelerator.register_for_checkpointing(self.game, self.game.ema)
@@ -75,7 +77,7 @@ class Session:
         return shape
 
     def initialise(self) -> None:
-        """Let networks read their sizes from one item of the sampler's space."""
+        """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler."""
         item = torch.zeros(1, *self.shape) if self.images is None else self.images[:1]
         x, cond = self.run.sampler.encode(item)
         for network in filter(None, (self.run.energy, self.run.value)):
@@ -84,6 +86,11 @@ class Session:
             except (RuntimeError, ValueError) as error:
                 kind, shape = type(network).__name__, tuple(x.shape)
                 raise ConfigError(f"energy: {kind} does not take {shape}: {first_line(error)}") from error
+        try:
+            with torch.no_grad():
+                self.run.sampler(x, torch.zeros(1, dtype=torch.long), lambda y, t: y.flatten(1).sum(1), cond)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""
@@ -98,7 +105,7 @@ class Session:
         if resume:
             checkpoint.restore(self.accelerator, self.out)
         if self.run.tracker:
-            self.accelerator.init_trackers("tracker")
+            self.accelerator.init_trackers("dxmi", config={"run": yaml.safe_dump(self.config.resolved)})
 
     def play(self) -> None:
         """All rounds that are left."""
@@ -118,7 +125,7 @@ class Session:
                     progress.update(task, completed=step, state=self.log(log, step, progress.tasks[0].speed))
                 if step % every.samples == 0:
                     self.draw_grid(step)
-                if step % every.checkpoint == 0 and step < run.steps:
+                if step % every.checkpoint == 0 or step == run.steps:
                     checkpoint.save(self.accelerator, self.out, step)
 
     def batch(self) -> Tensor | None:
@@ -153,52 +160,6 @@ class Session:
             samples = student(self.average(), self.shape)(64, self.run.sampler.steps, Generator().manual_seed(0))
             artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")
         self.accelerator.wait_for_everyone()
-
-    def finish(self, floor: dict[str, Any] | None) -> None:
-        """Write the products, evaluate the averaged sampler beside its rivals, report."""
-        rivals = self.run.sampler.rivals()
-        if self.main:
-            self.save_products()
-            self.save_before_after(rivals)
-        evaluation = None if floor is None else self.evaluate(rivals, floor)
-        if self.main:
-            self.report(evaluation)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()  # closes trackers and the process group
-
-    def save_products(self) -> None:
-        """pipeline/, energy/ and, where there is one, value/."""
-        self.average().save_pretrained(self.out / "pipeline")
-        for name, player in (("energy", self.run.energy), ("value", self.run.value)):
-            if player is not None:
-                artefacts.save_energy(player, self.config.resolved[name], self.out / name)
-
-    def evaluate(self, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
-        """The content of evaluation.json; every process takes part."""
-        assert self.images is not None
-        run, own = self.run, self.run.sampler.steps
-        contenders = [Contender("student", own, student(self.average(), self.shape))]
-        for steps in sorted({own, *run.compare_steps}):
-            contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
-        rows = evaluate(contenders, run.evaluators, self.images, run.seed, self.accelerator, self.tell)
-        return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, self.images, run.seed)}
-
-    def report(self, evaluation: dict[str, Any] | None) -> None:
-        """The model card, evaluation.json and the table on the screen."""
-        artefacts.model_card(self.out / "pipeline", self.config.resolved, self.run.sampler.steps, evaluation)
-        if evaluation is not None:
-            (self.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-            Console().print(artefacts.table(evaluation["rows"]))
-
-    def save_before_after(self, rivals: dict[str, Draw]) -> None:
-        """before_after.png: the first rival (the teacher) above the student, in as many steps from the same noise."""
-        if not rivals or len(self.shape) != 3:
-            return
-        (name, before), after = next(iter(rivals.items())), student(self.average(), self.shape)
-        steps = self.run.sampler.steps
-        first, second = (draw(32, steps, Generator().manual_seed(1)).cpu() for draw in (before, after))
-        titles = (f"{name}, {steps} steps", f"student, {steps} steps, same noise")
-        artefacts.save_before_after(first, second, titles, self.out / "before_after.png")
 
     def tell(self, message: str) -> None:
         """A line for the person who waits."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from dxmi.algorithm import DxMI, frozen
 from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
-from dxmi.learning import Game, Learning, PerPlayer, Rates
+from dxmi.learning import Clip, Game, Learning, Rates
 from dxmi.objectives import rollout
 
 
@@ -79,7 +79,7 @@ def test_equilibrium_on_a_gaussian(accelerator):
         energy,
         sampler,
         game=Game(tau1=1.0, tau2=0.0, gamma=0.0, time_cost=None, warmup=0),
-        learning=Learning(lr=rates, clip=PerPlayer()),
+        learning=Learning(lr=rates, clip=Clip()),
         accelerator=accelerator,
     )
     path = []
@@ -98,7 +98,7 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     torch.manual_seed(0)
     steps, a, std, k, tau1, tau2 = 4, 0.8, 0.5, 2.0, 0.3, 0.2
     chain, value = LinearChain(a, std, steps), QuadraticValue(steps)
-    learning = Learning(lr=Rates(value=1e-2), clip=PerPlayer())
+    learning = Learning(lr=Rates(value=1e-2), clip=Clip())
     game = DxMI(KnownQuadratic(k), chain, value, Game(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator)
     s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
     J = game.cost_to_go()

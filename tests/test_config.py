@@ -8,6 +8,7 @@ from dxmi.api import Energy
 from dxmi.cli import main
 from dxmi.config import Checked, Run, build_plugin
 from dxmi.dialect import differences, put, read
+from dxmi.pretrain import Pretrain
 
 
 def test_defaults_are_filled_in_at_every_depth(config):
@@ -134,5 +135,5 @@ def test_put_keeps_the_neighbours():
 def test_shipped_configs_are_valid():
     for path in sorted((DIGITS.parents[2] / "configs").glob("*.yaml")):
         raw = read(path)
-        if "sampler" in raw:
-            assert Checked(Run, raw).resolved["energy"]["name"]
+        kind = Run if "sampler" in raw else Pretrain
+        assert Checked(kind, raw).resolved["data"]["path"]

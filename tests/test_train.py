@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import EXTRACTOR, save_teacher
-from diffusers import DDPMScheduler, DiffusionPipeline
+from conftest import EXTRACTOR, save_teacher, tiny_unet
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
@@ -20,6 +22,7 @@ from dxmi.artefacts import load_energy
 from dxmi.cli import main
 from dxmi.config import Checked, Run
 from dxmi.evaluate import student
+from dxmi.finish import finish
 from dxmi.train import Session, train
 
 
@@ -44,7 +47,8 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
     assert yaml.safe_load((out / "run.yaml").read_text()) == Checked(Run, config).resolved
     assert sorted(p.name for p in (out / "samples").iterdir()) == ["step-000002.png", "step-000004.png"]
     assert (out / "before_after.png").stat().st_size > 1000
-    assert list(out.glob("tracker/events*"))
+    assert list(out.glob("logs/dxmi/**/events*"))
+    assert "/" not in json.loads((out / "pipeline" / "unet" / "config.json").read_text()).get("_name_or_path", "")
     evaluation = json.loads((out / "evaluation.json").read_text())
     rivals = ["teacher-ddim", "teacher-dpmsolver++", "teacher-unipc"]
     assert [(row["name"], row["steps"]) for row in evaluation["rows"]] == [
@@ -63,7 +67,7 @@ def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
     session = Session(Checked(Run, config), tmp_path / "run")
     session.start(resume=False)
     session.play()
-    session.finish(None)
+    finish(session, None)
     own = student(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     for steps in ({}, {"num_inference_steps": 2}):
@@ -71,12 +75,40 @@ def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
         np.testing.assert_allclose(drawn, (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy(), atol=1e-5)
 
 
+def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_path):
+    """The averaged sampler is copied before accelerate wraps forward, so both run in float32."""
+    script = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from diffusers import DiffusionPipeline\n"
+        "from dxmi.config import Checked, Run\n"
+        "from dxmi.dialect import read\n"
+        "from dxmi.evaluate import student\n"
+        "from dxmi.finish import finish\n"
+        "from dxmi.train import Session\n"
+        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session.start(False); session.play(); finish(session, None)\n"
+        "assert session.accelerator.mixed_precision == 'bf16'\n"
+        "own = student(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
+        "pipeline = DiffusionPipeline.from_pretrained(sys.argv[2] + '/pipeline')\n"
+        "drawn = pipeline(batch_size=5, generator=torch.Generator().manual_seed(3), output_type='np').images\n"
+        "own = (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)\n"
+        "assert (own - torch.from_numpy(drawn)).abs().max() < 1e-5\n"
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-c", script, path, tmp_path / "run"]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
 def test_averaged_weights_are_exported_not_the_raw_ones(config, tmp_path):
     config |= {"ema": 0.5, "lr": {"sampler": 1e-3}}
     session = Session(Checked(Run, config), tmp_path / "run")
     session.start(resume=False)
     session.play()
-    session.finish(None)
+    finish(session, None)
     exported = weights(tmp_path / "run")
     averaged = session.average().unet.state_dict()
     raw = session.run.sampler.unet.state_dict()
@@ -132,11 +164,13 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
         "from pathlib import Path\n"
         "from dxmi.config import Checked, Run\n"
         "from dxmi.dialect import read\n"
+        "from dxmi.finish import finish\n"
         "from dxmi.train import Session\n"
         "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
-        "session.start(False); session.play(); session.finish(None)\n"
+        "session.start(False); session.play(); finish(session, None)\n"
         "players = [session.run.energy, session.run.sampler, session.average()]\n"
         "state = [p.detach() for player in players for p in player.parameters()] + [session.game.s2]\n"
+        "assert session.accelerator.num_processes == 2\n"
         "torch.save(state, f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -149,6 +183,7 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
 
 
 def test_accelerate_launches_the_module(config, write, tmp_path):
+    """The launcher of accelerate 1.15 starts one process for --cpu, whatever --num_processes says, unless it has MPI."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     arguments = ["-m", "dxmi", "train", write(config), "--out", tmp_path / "run", "--steps", "1"]
     found = subprocess.run([*launch, *arguments], capture_output=True, text=True)
@@ -189,6 +224,14 @@ def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsy
     broken = save_teacher(tmp_path / "broken")
     (broken / "unet" / "config.json").unlink()
     small, colour = image_folder(tmp_path / "small", (4, 4)), image_folder(tmp_path / "colour", (8, 8, 3))
+    (tmp_path / "corrupt").mkdir()
+    image_folder(tmp_path / "corrupt" / "images", (8, 8))
+    corrupt = tmp_path / "corrupt" / "images"
+    (corrupt / "1.png").write_bytes(b"no image")
+    nothing = tmp_path / "nothing.parquet"
+    Dataset.from_dict({"image": []}, features=Features({"image": ImageFeature()})).to_parquet(nothing)
+    unet = UNet2DModel.from_config(tiny_unet().config | {"out_channels": 2})
+    DDPMPipeline(unet=unet, scheduler=DDPMScheduler()).save_pretrained(tmp_path / "variance")
     cases = [
         (["--sampler.teacher", str(tmp_path / "nowhere")], "teacher: there is no folder"),
         (["--sampler.teacher", str(tmp_path / "half")], "is not a diffusers pipeline"),
@@ -203,6 +246,12 @@ def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsy
         (["--data.path", str(tmp_path / "empty")], "data.path"),
         (["--data.path", str(tmp_path / "none.parquet")], "data.path"),
         (["--data.column", "picture"], "data.column"),
+        (["--data.path", str(nothing)], "data.path: "),
+        (["--data.path", str(corrupt)], "data.path: row 1 of "),
+        (["--betas", "[0.0, 1.5]"], "betas: "),
+        (["--optimizer", "LBFGS", "--betas", "null"], "optimizer: torch.optim.LBFGS refuses"),
+        (["--clip.sampler", "-1"], "clip.sampler: -1"),
+        (["--sampler.teacher", str(tmp_path / "variance")], "predicts a variance"),
         (["--data", "null"], "data: the energy is a network"),
         (["--optimizer", "Adamm"], "optimizer"),
         (["--tracker", "wand"], "tracker: 'wand'"),

@@ -71,7 +71,7 @@ def race(of: Session, target: float, every: int, budget: float) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patience", type=float, default=10, help="CPU time of the paper's settings over dxmi's")
-    parser.add_argument("--scales", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--scales", type=int, nargs="+", default=[100, 10, 1])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=25, help="rounds between measurements")
     parser.add_argument("--budget", type=float, default=600, help="most CPU-seconds for dxmi")
@@ -82,20 +82,25 @@ def main() -> None:
     ours = session(None, given.seed)
     target = distance(ours, Contender("teacher-ddim", 50, ours.run.sampler.rivals()["teacher-ddim"]))
     print(f"teacher, DDIM, 50 steps: {target:.4f}")
+    facts = {"target_fd": target, "patience": given.patience, "seed": given.seed, "threads": 1}
+    facts |= {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
+    facts["stamp"] = stamp(ours.run.evaluators, ours.images, 123)
+
+    def keep() -> None:
+        if given.out:
+            given.out.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+
     results = {"dxmi": race(ours, target, given.every, given.budget)}
+    keep()
     own = results["dxmi"]["reached_after"]
     for scale in given.scales if own else []:
         print(f"the paper's settings, rates times {scale}")
         results[f"paper_x{scale}"] = race(session(scale, given.seed), target, given.every, given.patience * own)
+        keep()
     for name, result in results.items():
         reached = result["reached_after"]
         ratio = f"{reached / own:.1f} times dxmi's" if reached and own else f"best {result.get('best')}"
         print(f"{name}: {f'{reached} CPU-s' if reached else 'never'} ({ratio})")
-    if given.out:
-        facts = {"target_fd": target, "patience": given.patience, "seed": given.seed, "threads": 1}
-        facts |= {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-        facts["stamp"] = stamp(ours.run.evaluators, ours.images, 123)
-        given.out.write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ class Fidelity:
         if not self.classifier and extractor != INCEPTION:
             raise ConfigError(f"extractor: '{extractor}' is neither {INCEPTION} nor a .safetensors file")
         extractor = str(Path(extractor).expanduser()) if self.classifier else extractor
+        if self.classifier and weights is not None:
+            raise ConfigError("weights: they are Inception's; a classifier file has its own")
         self.name = Path(extractor).stem if self.classifier else "inception"
         self.samples, self.batch_size, self.cache = samples, batch_size, cache
         self.weights = Path(extractor) if self.classifier else None if weights is None else Path(weights)

@@ -42,8 +42,8 @@ class DiffusionSampler(GaussianSampler):
 
     @property
     def stds(self) -> Tensor:
-        """Std of each step, (T,)."""
-        return torch.cat([self.log_std, self.last_log_std]).exp()
+        """Std of each step, (T,); at most that of pure noise, or an entropy weight lets it grow for ever (MATH 3)."""
+        return torch.cat([self.log_std, self.last_log_std]).exp().clamp(max=1)
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """Standard normal noise, as every variance-preserving pipeline starts from."""
@@ -66,6 +66,7 @@ class DiffusionSampler(GaussianSampler):
     def save_pretrained(self, folder: Path) -> None:
         """The student as a ``DDPMPipeline`` folder: the network and a scheduler that carries the learned stds."""
         scheduler = self.scheduler.with_stds(self.stds.tolist())
+        self.unet.register_to_config(_name_or_path="")  # else the folder that the teacher was read from
         DDPMPipeline(unet=self.unet, scheduler=scheduler).save_pretrained(folder)
 
     def rivals(self) -> dict[str, Draw]:

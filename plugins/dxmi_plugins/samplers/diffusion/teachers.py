@@ -46,6 +46,8 @@ def load_teacher(name: str) -> Teacher:
     scheduler: Any = getattr(pipeline, "scheduler", None)
     if not isinstance(unet, UNet2DModel) or unet.config.num_class_embeds or unet.config.class_embed_type:
         raise ConfigError(f"teacher: {name} has no unconditional UNet2DModel; DDPM, DDIM and PNDM pipelines have")
+    if unet.config.out_channels != unet.config.in_channels:
+        raise ConfigError(f"teacher: the network of {name} predicts a variance too, which is not supported")
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ConfigError(
             f"teacher: the {type(scheduler).__name__} of {name} has no alphas_cumprod; use a DDPMScheduler"
