@@ -183,7 +183,7 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
 
 
 def test_accelerate_launches_the_module(config, write, tmp_path):
-    """The launcher of accelerate 1.15 starts one process for --cpu, whatever --num_processes says, unless it has MPI."""
+    """For --cpu the launcher of accelerate 1.15 starts one process, whatever --num_processes says."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     arguments = ["-m", "dxmi", "train", write(config), "--out", tmp_path / "run", "--steps", "1"]
     found = subprocess.run([*launch, *arguments], capture_output=True, text=True)
