@@ -14,15 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
+from dxmi import plugins
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
 from dxmi.data import Data, load_images
 from dxmi.errors import first_line
 
 LOADING = """```python
+import {module}  # from dxmi; diffusers loads no class that was not imported
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")  # dxmi has to be installed
+pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")
 images = pipeline(batch_size=16, num_inference_steps={steps}).images
 ```
 """
@@ -130,7 +132,11 @@ def model_card(folder: Path, config: dict[str, Any], steps: int, evaluation: dic
     teacher = Path(str(config["sampler"].get("teacher", config["sampler"]["name"]))).name
     data = Path(config["data"]["path"]).name if config["data"] else config["energy"]["name"]
     settings = {key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}
-    loading = LOADING.format(steps=steps) if (folder / "model_index.json").exists() else ""
+    index = folder / "model_index.json"
+    loading = ""
+    if index.exists():
+        module = json.loads(index.read_text())["scheduler"][0]
+        loading = LOADING.format(steps=steps, module=module)
     card = f"""---
 library_name: diffusers
 tags: [dxmi, few-step]
@@ -158,10 +164,13 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
     from diffusers import DiffusionPipeline
 
     folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
+    for scheduler in plugins.installed("dxmi.schedulers").values():
+        if scheduler.problem is None:
+            scheduler.load()  # diffusers loads no class that was not imported
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{source}: is no run and no diffusers pipeline: {first_line(error)}") from error
+        raise ConfigError(f"{source}: no pipeline can be loaded from it: {first_line(error)}") from error
     options = {} if steps is None else {"num_inference_steps": steps}
     try:
         pipeline.to(Accelerator().device)

@@ -75,6 +75,16 @@ def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
         np.testing.assert_allclose(drawn, (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy(), atol=1e-5)
 
 
+def test_the_model_cards_snippet_and_sample_work_in_a_fresh_process(config, tmp_path):
+    out = run(config, tmp_path / "run")
+    snippet = (out / "pipeline" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    snippet = snippet.replace("path/of/this/folder", str(out / "pipeline")) + "\nassert len(images) == 16\n"
+    for command in (["-c", snippet], ["-m", "dxmi", "sample", out, "-n", "2", "--out", tmp_path / "grid.png"]):
+        found = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr[-2000:]
+    assert (tmp_path / "grid.png").exists()
+
+
 def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_path):
     """The averaged sampler is copied before accelerate wraps forward, so both run in float32."""
     script = (
