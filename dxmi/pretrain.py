@@ -109,7 +109,7 @@ def pretrain(run: Pretrain, out: Path) -> Path:
         optimizer.step()
         schedule.step()
         ema.update_parameters(unet)
-        if k % 100 == 0 and not loss.isfinite():
+        if (k % 100 == 0 or k == run.steps - 1) and not loss.isfinite():
             raise FloatingPointError(f"the loss is not finite in step {k}; lower lr")
     if accelerator.is_main_process:
         DDPMPipeline(unet=ema.module.eval(), scheduler=scheduler).save_pretrained(out)
