@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("-h", "--help", action="store_true", help="show every key and stop")
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        command.set_defaults(own_help=command.format_help)
     sample = add("sample", run_sample, "draw a grid of images from a run or any diffusers pipeline")
     sample.add_argument("source", help="run folder, pipeline folder or hub id")
     sample.add_argument("-n", type=int, default=64, help="number of images (default 64)")
@@ -124,6 +125,7 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     if options.config and overrides and not Path(options.config).is_file():
         raise ConfigError(f"{options.config}: no such file; give the config first, then --key VALUE")
     if options.help:
+        print(options.own_help())
         print(help_text(kind, read(options.config, overrides) if options.config else {}, options.command))
         return None
     if options.config is None:

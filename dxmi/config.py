@@ -139,30 +139,52 @@ class Checked(Generic[T]):
 
 
 def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
-    """Every key of ``kind`` with its type and default, and the options of the plugins that ``config`` names.
+    """Every key of ``kind`` with its type and what it is in ``config``, and the options of the plugins named there.
 
     Raises:
         ConfigError: the config names a plugin or a key that does not exist
     """
-    parts = [options_help(kind, None, f"dxmi {command} CONFIG [--key.sub VALUE ...]")]
+    given = dict(leaves(config))
+    parts = [options_help(kind, None, f"dxmi {command} CONFIG [--key.sub VALUE ...]", given)]
     for key, hint in get_type_hints(kind).items():
-        parts += [options_help(k, key, f"--{key}, a mapping") for k in get_args(hint) if is_dataclass(k)]
+        parts += [options_help(k, key, f"--{key}, a mapping", given) for k in get_args(hint) if is_dataclass(k)]
     for key, plugin in named_plugins(expand_options(config, kind, "")):
-        parts.append(options_help(locate(plugin["class_path"]), key, f"--{key} {contract(plugin)['name']}"))
+        parts.append(options_help(locate(plugin["class_path"]), key, f"--{key} {contract(plugin)['name']}", given))
     names = {group.removeprefix("dxmi."): ", ".join(plugins.installed(group)) for group in plugins.GROUPS}
     parts.append("installed plugins:\n" + "\n".join(f"  {group}: {found}" for group, found in names.items()))
     return "\n".join(parts)
 
 
-def options_help(kind: Any, key: str | None, title: str) -> str:
-    """The arguments of one class. What jsonargparse adds for its own command line is left out: it is not ours."""
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of a config in the dialect and what they are; a plugin's own key has its name."""
+    if isinstance(value, dict):
+        if "name" in value:
+            yield key, value["name"]
+        for k, v in value.items():
+            yield from leaves(v, f"{key}.{k}" if key else k)
+    elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        yield key, [dict(leaves(v)).get("", v) for v in value]
+        for i, v in enumerate(value):
+            yield from leaves(v, f"{key}.{i}")
+    else:
+        yield key, value
+
+
+def options_help(kind: Any, key: str | None, title: str, given: dict[str, Any]) -> str:
+    """The arguments of one class, with ``given`` as defaults.
+
+    What jsonargparse adds for its own command line is left out: it is not ours.
+    """
     parser = ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
     parser.add_class_arguments(kind, key, sub_configs=False)
     for action in parser._actions:
         action.option_strings = [option for option in action.option_strings if not option.endswith("+")]
         if action.dest.endswith(".help") or action.metavar == "CONFIG":
             action.help = argparse.SUPPRESS
-    return f"{title}\n{parser.format_help()}"
+        if action.dest in given:
+            action.default, action.required = given[action.dest], False
+    text = re.sub(r"<class\s+'(\w+)'>|``|(?<= )\*\*(\w+)\*\*", lambda m: m[1] or m[2] or "", parser.format_help())
+    return f"{title}\n{text}"
 
 
 def named_plugins(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

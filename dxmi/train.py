@@ -122,7 +122,10 @@ class Session:
                 log = self.game.round(self.batch(), self.rollout_shape())
                 step = self.game.rounds
                 if step % every.log == 0 or step == run.steps:
-                    progress.update(task, completed=step, state=self.log(log, step, progress.tasks[0].speed))
+                    state = self.log(log, step, progress.tasks[0].speed)
+                    progress.update(task, completed=step, state=state)
+                    if not console.is_terminal:  # a log file shows no bar
+                        self.tell(f"round {step}/{run.steps}: {state}")
                 if step % every.samples == 0:
                     self.draw_grid(step)
                 if step % every.checkpoint == 0 or step == run.steps:

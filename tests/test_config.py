@@ -107,8 +107,10 @@ def test_print_config_prints_the_resolved_config(config, write, capsys):
 
 
 def test_help_shows_the_options_of_the_named_plugins(config, write, capsys):
-    assert main(["train", str(write(config)), "--help", "--energy", "mlp"]) == 0
-    text = capsys.readouterr().out
+    assert main(["train", str(write(config)), "--help", "--energy", "mlp", "--steps", "77"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "rounds of the game (type: int, default: 77)" in text and "--resume go on with the run" in text
+    assert "<class" not in text and "``" not in text
     assert "--energy.depth" in text and "number of hidden layers" in text
     assert "--sampler.scheduler.nodes" in text and "--game.tau1" in text
     assert main(["train", "--help"]) == 0

@@ -63,6 +63,11 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
     assert "teacher-unipc" in capsys.readouterr().out
 
 
+def test_a_log_file_gets_a_line_for_each_logged_round(config, tmp_path, capsys):
+    run(config, tmp_path / "run")
+    assert "round 4/4: " in capsys.readouterr().err
+
+
 def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
     session = Session(Checked(Run, config), tmp_path / "run")
     session.start(resume=False)
