@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import CostToGo, Energy, GaussianSampler, Transition
+from dxmi.api import Cost, CostToGo, Energy, GaussianSampler, Sampler, Transition
 from dxmi.learning import Game, Learning, optimizer
 from dxmi.objectives import (
     gcd_loss,
@@ -21,6 +21,7 @@ from dxmi.objectives import (
     soft_q,
     time_cost,
     transitions,
+    walk,
 )
 
 
@@ -54,7 +55,7 @@ class DxMI:
     def __init__(
         self,
         energy: Energy,
-        sampler: GaussianSampler,
+        sampler: Sampler,
         value: Energy | None = None,
         game: Game | None = None,
         learning: Learning | None = None,
@@ -75,6 +76,7 @@ class DxMI:
                 optim = optimizer(player, self.learning, self._rate(name))
                 self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
         self.s2: Tensor | None = None
+        self.chains: Tensor | None = None
         self.rounds = 0
 
     def round(self, batch: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -87,35 +89,38 @@ class DxMI:
             FloatingPointError: a loss is not finite
         """
         data, cond = (None, None) if batch is None else self.sampler.encode(batch)
-        J = self.cost_to_go(cond)
-        xs = rollout(self.sampler, J, shape, cond=cond)
+        J = Cost(self.energy, self.value, self.sampler.steps, cond)
+        xs = self.play(J, shape, data, cond)
         log: dict[str, Tensor] = {}
         if data is not None and "energy" in self.networks:
             log |= self.learn_energy(data, xs[-1], cond)
         else:
             with torch.no_grad():
                 log["e_sample"] = self.energy(xs[-1]).mean()
-        s2 = self.learn_velocity(xs)
-        log |= self.learn_value(J, xs, s2, cond)
-        if self.rounds >= self.game.warmup:
-            log |= self.learn_policy(J, xs, s2, cond)
-            self.ema.update_parameters(self.sampler)
+        if isinstance(self.sampler, GaussianSampler):
+            s2 = self.learn_velocity(xs)
+            log |= self.learn_value(J, xs, s2, cond)
+            if self.rounds >= self.game.warmup:
+                log |= self.learn_policy(J, xs, s2, cond)
+                self.ema.update_parameters(self.sampler)
         self.rounds += 1
         return self._checked(log)
 
-    def cost_to_go(self, cond: Tensor | None = None) -> CostToGo:
-        """``J(x (B,*S), t (B,)) -> (B,)``: the value at t < T, the energy at T."""
-
-        def J(x: Tensor, t: Tensor) -> Tensor:
-            if self.value is None:
-                return self.energy(x, t, cond)  # type: ignore[no-any-return]
-            costs = x.new_empty(len(x))
-            for player, rows in ((self.energy, t == self.sampler.steps), (self.value, t < self.sampler.steps)):
-                if rows.any():
-                    costs[rows] = player(x[rows], t[rows], None if cond is None else cond[rows])
-            return costs
-
-        return J
+    def play(self, J: CostToGo, shape: tuple[int, ...], data: Tensor | None, cond: Tensor | None) -> Tensor:
+        """The rollout xs (T+1,B,*S); of a chain that cannot learn the samples alone, (1,B,*S)."""
+        if isinstance(self.sampler, GaussianSampler):
+            return rollout(self.sampler, J, shape, cond=cond)
+        rows, start = None, data if self.game.start == "data" else None
+        if self.game.start == "chains":
+            if self.chains is None:
+                self.chains = self.sampler.initial((self.game.chains, *shape[1:]))
+            rows = torch.randint(len(self.chains), shape[:1], device=self.chains.device)
+            start = self.chains[rows]
+        for x in walk(self.sampler, J, shape, cond=cond, start=start):
+            end = x
+        if rows is not None and self.chains is not None:
+            self.chains[rows] = end
+        return end[None]
 
     def transitions(self, xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round."""
@@ -168,12 +173,14 @@ class DxMI:
         return self.s2
 
     def state_dict(self) -> dict[str, Any]:
-        """What accelerate does not save by itself: the adaptive velocity and the number of rounds played."""
-        return {"s2": self.s2, "rounds": self.rounds}
+        """What accelerate does not save by itself: adaptive velocity, persistent chains, number of rounds."""
+        return {"s2": self.s2, "chains": self.chains, "rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
-        self.s2 = None if state["s2"] is None else state["s2"].to(self.accelerator.device)
+        for name in ("s2", "chains"):
+            kept = state[name]
+            setattr(self, name, None if kept is None else kept.to(self.accelerator.device))
         self.rounds = state["rounds"]
 
     def _rate(self, player: str) -> float:

@@ -19,10 +19,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
+from dxmi.energy import Cost as Cost
+from dxmi.energy import CostToGo as CostToGo
+from dxmi.energy import Energy as Energy
+from dxmi.energy import Noised as Noised
+from dxmi.energy import Product as Product
+from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
-
-CostToGo = Callable[[Tensor, Tensor], Tensor]
-"""``J(x (B,*S), t (B,) integer) -> (B,)``, the expected cost from step t on; ``J(x, T) = E(x)``."""
 
 Draw = Callable[[int, int, Generator], Tensor]
 """``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator."""
@@ -50,21 +53,18 @@ class Transition(NamedTuple):
         return self.mean + self.std * randn(self.mean.shape, self.mean, generator)
 
 
-class Energy(nn.Module, ABC):
-    """``E(x)``, or a value ``V_t(x)`` where it uses ``t``; ``q(x) = exp(-E(x))/Z``."""
-
-    event_shape: tuple[int, ...] | None = None
-    """S of a known density; None for a network, which reads its sizes from the first batch it sees."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """X (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
-
-
 class Sampler(nn.Module, ABC):
     """A chain of ``steps`` steps from noise to a sample."""
 
     steps: int
+    independent: bool = True
+    """whether a chain does not see the others; False where they share proposals or are resampled"""
+    stationary: bool = False
+    """whether every step after ``warmup`` leaves the density as it is, so that states along a chain are draws"""
+    warmup: int = 0
+    """steps at the start that no draw may come from"""
+    sigmas: Tensor | None = None
+    """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
 
     @abstractmethod
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
@@ -93,6 +93,10 @@ class Sampler(nn.Module, ABC):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if data of event shape ``shape`` do not fit this sampler."""
         return None
+
+    def report(self) -> dict[str, Any]:
+        """What the last chains have to tell: numbers, or tensors (B,) with one entry a chain."""
+        return {}
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the product: by default the weights alone (safetensors, no code)."""

@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dxmi import plugins
-from dxmi.api import ConfigError, Energy, Evaluator, GaussianSampler
+from dxmi.api import ConfigError, Energy, Evaluator, Sampler
 from dxmi.data import Data
 from dxmi.dialect import contract, expand_options
 from dxmi.errors import require
@@ -73,7 +73,7 @@ class Run(Learning):
 
     Args:
         energy: plugin; a network to be learned from data, or a known density
-        sampler: plugin; what is fine-tuned
+        sampler: plugin; what is fine-tuned, or a chain that stays as it is
         data: the images to learn from; null with a known density
         value: plugin, a network with time; null makes the energy's network the value too
         evaluators: plugins, called at the end
@@ -87,7 +87,7 @@ class Run(Learning):
     """
 
     energy: Energy
-    sampler: GaussianSampler
+    sampler: Sampler
     data: Data | None = None
     value: Energy | None = None
     evaluators: list[Evaluator] = field(default_factory=list)

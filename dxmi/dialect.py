@@ -114,7 +114,9 @@ def expand(value: Any, hint: Any, key: str) -> Any:
 
 
 def expand_plugin(value: Any, group: str, key: str) -> dict[str, Any]:
-    """One plugin, given by its bare name or as a mapping with ``name``."""
+    """One plugin, given by its bare name or as a mapping with ``name``; a list of energies is their product."""
+    if isinstance(value, list) and group == GROUP_OF[Energy]:
+        value = {"name": "product", "experts": value}
     options = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):

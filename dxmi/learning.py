@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ class Game:
         warmup: rounds at the start in which energy and value learn and the sampler stays as it is
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
+        start: where a sampler that cannot learn starts in each round: noise (short runs), data (contrastive
+            divergence) or chains (persistent contrastive divergence)
+        chains: number of persistent chains of each process
     """
 
     tau1: float = 0.1
@@ -37,9 +40,12 @@ class Game:
     noise: float = 0.0
     warmup: int = 50
     sweep: bool = False
+    start: Literal["noise", "data", "chains"] = "noise"
+    chains: int = 1000
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
+        require(self.chains >= 1, f"game.chains: {self.chains} is not positive")
         for key in ("tau1", "tau2", "gamma", "noise", "warmup"):
             require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
 

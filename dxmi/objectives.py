@@ -66,19 +66,32 @@ def mean_square_steps(xs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def walk(
+    sampler: Sampler,
+    cost_to_go: CostToGo,
+    shape: tuple[int, ...],
+    generator: Generator | None = None,
+    cond: Tensor | None = None,
+    start: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """x_0, ..., x_T of B chains, one state (B,*S) after the other and without gradients; ``start`` is x_0 if given."""
+    x = sampler.initial(shape, generator) if start is None else start
+    yield x
+    for k in range(sampler.steps):
+        x = sampler.step(x, torch.full((shape[0],), k, device=x.device), cost_to_go, generator, cond)
+        yield x
+
+
 def rollout(
     sampler: Sampler,
     cost_to_go: CostToGo,
     shape: tuple[int, ...],
     generator: Generator | None = None,
     cond: Tensor | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """One trajectory for each of B chains: shape (B,*S) -> xs (T+1,B,*S), without gradients."""
-    xs = [sampler.initial(shape, generator)]
-    for k in range(sampler.steps):
-        t = torch.full((shape[0],), k, device=xs[0].device)
-        xs.append(sampler.step(xs[-1], t, cost_to_go, generator, cond))
-    return torch.stack(xs)
+    return torch.stack(list(walk(sampler, cost_to_go, shape, generator, cond, start)))
 
 
 def transitions(xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Sampler
+from dxmi.api import ConfigError, Cost, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.dialect import differences
@@ -88,7 +88,8 @@ class Session:
                 raise ConfigError(f"energy: {kind} does not take {shape}: {first_line(error)}") from error
         try:
             with torch.no_grad():
-                self.run.sampler(x, torch.zeros(1, dtype=torch.long), lambda y, t: y.flatten(1).sum(1), cond)
+                cost = Cost(self.run.energy, self.run.value, self.run.sampler.steps, cond)
+                self.run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
 

@@ -9,7 +9,7 @@ from test_objectives import LinearChain
 from torch import nn
 
 from dxmi.algorithm import DxMI, frozen
-from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
+from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Transition
 from dxmi.learning import Clip, Game, Learning, Rates
 from dxmi.objectives import rollout
 
@@ -101,7 +101,7 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     learning = Learning(lr=Rates(value=1e-2), clip=Clip())
     game = DxMI(KnownQuadratic(k), chain, value, Game(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator)
     s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
-    J = game.cost_to_go()
+    J = Cost(game.energy, game.value, game.sampler.steps)
     for round_ in range(2000):
         for group in game.optimizers["value"].param_groups:
             group["lr"] = 2e-2 * (1 - round_ / 2000)
@@ -119,7 +119,7 @@ def test_policy_step_moves_the_policy_alone(accelerator):
     torch.manual_seed(0)
     energy, sampler = Quadratic(), OneStep()
     game = DxMI(energy, sampler, accelerator=accelerator, learning=Learning(lr=Rates(sampler=0.1)))
-    J = game.cost_to_go()
+    J = Cost(game.energy, game.value, game.sampler.steps)
     before = [p.detach().clone() for p in energy.parameters()]
     game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None)
     assert all(torch.equal(a, b) for a, b in zip(before, energy.parameters(), strict=True))

@@ -73,7 +73,7 @@ def test_relative_paths_belong_to_the_file_that_names_them(tmp_path, monkeypatch
         (["--sampler.scheduler.nodes", "[1, x]"], "sampler.scheduler.nodes: expected one of str, list[int]"),
         (["--energy", "convv"], "energy: no plugin 'convv' among the energies; nearest: conv"),
         (["--energy", "null"], "energy"),
-        (["--energy", "[1]"], "energy: give a plugin as {name: ..., options}"),
+        (["--energy", "[1]"], "energy.experts.0: give a plugin as {name: ..., options}"),
         (["--evaluators.0.samples", "3"], "'0' is no position in a list of 0"),
         (["steps", "3"], "steps: give overrides as --key.sub VALUE"),
         (["--steps"], "--steps: give overrides as --key.sub VALUE"),

@@ -1,0 +1,122 @@
+"""Chains on a known density: the game's loop with nobody left to learn, and what the chains tell about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from dxmi.api import ConfigError, Cost, Energy, Noised, Sampler
+from dxmi.diagnostics import diagnose
+from dxmi.errors import require
+from dxmi.objectives import walk
+
+
+@dataclass(kw_only=True)
+class Chains:
+    """Every key of a YAML file for ``dxmi sample``.
+
+    Args:
+        energy: plugin, a known density
+        sampler: plugin, the chain
+        value: plugin, an energy with time for a chain that needs one at t < T; null takes the density's own closed form
+        seed: of starts and noise
+        chains: number of chains; the last state of each is a sample
+        draws: at most so many states of a chain are kept for the diagnostics, evenly spaced over its second half
+        watch: number of chains whose states are kept for the diagnostics
+    """
+
+    energy: Energy
+    sampler: Sampler
+    value: Energy | None = None
+    seed: int = 0
+    chains: int = 1000
+    draws: int = 500
+    watch: int = 64
+
+    def __post_init__(self) -> None:
+        for key in ("chains", "draws", "watch"):
+            require(getattr(self, key) >= 1, f"{key}: {getattr(self, key)} is not positive")
+
+
+class Drawn(NamedTuple):
+    """What chains leave."""
+
+    samples: Tensor
+    """(n,*S), the last state of each chain"""
+    energies: Tensor
+    """(n,) of the samples"""
+    traces: Tensor
+    """(draws, watch, *S): states of the first chains along their second half; draws is 0 if they are no draws"""
+    diagnostics: dict[str, Any]
+    """JSON types only; see ``dxmi.diagnostics``"""
+
+
+def draw(
+    energy: Energy,
+    sampler: Sampler,
+    n: int,
+    *,
+    value: Energy | None = None,
+    seed: int = 0,
+    draws: int = 500,
+    watch: int = 64,
+    start: Tensor | None = None,
+    tell: Callable[[int], None] = lambda step: None,
+) -> Drawn:
+    """N chains of ``sampler.steps`` steps on a known density; ``tell(step)`` hears of progress.
+
+    start: x_0 (n,*S) in place of the sampler's own.
+
+    Raises:
+        ConfigError: sampler and density do not fit
+        FloatingPointError: a state is not finite; names the chain and the step
+    """
+    shape = (n, *event_shape(energy))
+    sampler.check(shape[1:])
+    if start is not None:
+        require(tuple(start.shape) == shape, f"start: it is {tuple(start.shape)}, not {shape}")
+        require(bool(start.isfinite().all()), f"start: chain {_first_bad(start)} is not finite")
+    cost = known_cost(energy, sampler, value)
+    last, begin = sampler.steps, max(sampler.warmup, sampler.steps // 2)
+    every = max(1, (last - begin) // draws)
+    traces, x = [], torch.empty(0)
+    for k, x in enumerate(walk(sampler, cost, shape, Generator().manual_seed(seed), start=start)):
+        if k % every and k != last:
+            continue
+        if not x.sum().isfinite() and not x.isfinite().all():
+            raise FloatingPointError(f"chain {_first_bad(x)} is not finite at step {k}; try a smaller step size")
+        if sampler.stationary and k > begin:
+            traces.append(x[:watch].clone())
+        tell(k)
+    kept = torch.stack(traces) if traces else x.new_empty(0, *x[:watch].shape)
+    energies = torch.cat([energy(part) for part in torch.split(x, 65_536)])
+    return Drawn(x, energies, kept, diagnose(energy, sampler, energies, kept))
+
+
+def event_shape(energy: Energy) -> tuple[int, ...]:
+    """S of a known density. Raises ConfigError for a network."""
+    if energy.event_shape is None:
+        raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
+    return energy.event_shape
+
+
+def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) -> Cost:
+    """The cost to go of chains on a known density; a chain with noise in its state gets the convolved densities.
+
+    Raises:
+        ConfigError: the density does not know them
+    """
+    if value is None and sampler.sigmas is not None:
+        try:
+            value = Noised(energy, sampler.sigmas)
+        except NotImplementedError as error:
+            raise ConfigError(f"value: {error}; give an energy with time that knows them") from error
+    return Cost(energy, value, sampler.steps)
+
+
+def _first_bad(x: Tensor) -> int:
+    return int((~x.flatten(1).isfinite().all(1)).nonzero()[0])

@@ -1,0 +1,1 @@
+"""Known densities: targets with exact answers."""
