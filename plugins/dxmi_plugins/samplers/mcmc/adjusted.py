@@ -1,0 +1,124 @@
+"""Metropolis-adjusted chains: accepting or rejecting, and finding the step size in a warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from dxmi.api import CostToGo
+
+from .chain import Chain, Point, positive, uniform
+
+
+class DualAveraging:
+    """The step size that gives a wanted acceptance (Hoffman and Gelman 2014, section 3.2)."""
+
+    def __init__(self, step_size: float, target: float):
+        self.target, self.centre = target, math.log(10 * step_size)
+        self.count, self.error, self.mean = 0, 0.0, math.log(step_size)
+
+    def next(self, acceptance: float) -> float:
+        """Hear the last step's mean acceptance probability; returns the step size to try next."""
+        self.count += 1
+        k = self.count
+        self.error += (self.target - acceptance - self.error) / (k + 10)
+        tried = self.centre - math.sqrt(k) / 0.05 * self.error
+        self.mean += (tried - self.mean) * k**-0.75
+        return math.exp(tried)
+
+    def final(self) -> float:
+        """The step size to keep."""
+        return math.exp(self.mean)
+
+
+class AdjustedChain(Chain):
+    """A chain whose proposals are accepted or rejected (Metropolis et al. 1953, Hastings 1970).
+
+    Subclasses give ``propose``. With a ``warmup``, that many steps at the start adapt one step size for all chains;
+    it is kept fixed from then on.
+
+    Args:
+        steps: T, warm-up included
+        step_size: of the first step
+        start: std of the normal start x_0
+        tau: temperature
+        warmup: steps that adapt the step size
+        target: wanted mean acceptance probability
+
+    Raises:
+        ConfigError: an option is out of its range
+    """
+
+    def __init__(
+        self, steps: int, step_size: float, start: float = 1.0, tau: float = 1.0, warmup: int = 0, target: float = 0.574
+    ):
+        super().__init__(steps, start, tau)
+        positive(step_size=step_size)
+        fits(warmup, steps, target)
+        self.warmup, self.target = warmup, target
+        self.first_step_size = self.step_size = step_size
+        self.accepted: Tensor | None = None
+        self.counted = 0
+
+    def propose(self, now: Point, cost_to_go: CostToGo, generator: Generator | None) -> tuple[Point, Tensor]:
+        """A proposal and the log of its Metropolis-Hastings ratio (B,)."""
+        raise NotImplementedError
+
+    def step(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cost_to_go: CostToGo,
+        generator: Generator | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
+        """X (B,*S) -> the next state (B,*S); a chain whose proposal is rejected stays where it is."""
+        k = int(t[0])
+        if k == 0:
+            self.begin(x)
+        now = self.at(x, cost_to_go)
+        new, log_ratio = self.propose(now, cost_to_go, generator)
+        accept = uniform(len(x), x, generator).log_() < log_ratio  # a ratio that is not a number accepts nothing
+        self.point = Point(*(torch.where(_rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
+        if k < self.warmup:
+            self.adapt(log_ratio, k)
+        elif self.accepted is not None and len(self.accepted) == len(x):
+            self.accepted += accept
+            self.counted += 1
+        return self.point.x
+
+    def begin(self, x: Tensor) -> None:
+        """Forget the last chains."""
+        self.accepted, self.counted, self.point = torch.zeros(len(x), device=x.device), 0, None
+        if self.warmup:
+            self.step_size = self.first_step_size
+            self.averaging = DualAveraging(self.step_size, self.target)
+
+    def adapt(self, log_ratio: Tensor, k: int) -> None:
+        """One step of dual averaging; the last one settles the step size."""
+        tried = self.averaging.next(log_ratio.nan_to_num(-math.inf).clamp(max=0).exp().mean().item())
+        self.step_size = tried if k + 1 < self.warmup else self.averaging.final()
+
+    def report(self) -> dict[str, Any]:
+        """The step size in use and the acceptance of each chain (B,) since the warm-up."""
+        found: dict[str, Any] = {"step_size": self.step_size}
+        if self.accepted is not None and self.counted:
+            found["acceptance"] = self.accepted / self.counted
+        return found
+
+
+def fits(warmup: int, steps: int, target: float) -> None:
+    """Raise ConfigError if the warm-up leaves no steps or the target is no probability."""
+    from dxmi.api import ConfigError
+
+    if not 0 <= warmup < steps:
+        raise ConfigError(f"warmup: {warmup} steps of {steps} leave none to count; give fewer")
+    if not 0 < target < 1:
+        raise ConfigError(f"target: {target} is no acceptance between 0 and 1")
+
+
+def _rows(accept: Tensor, like: Tensor) -> Tensor:
+    return accept.reshape(-1, *[1] * (like.ndim - 1))
