@@ -73,12 +73,17 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "train":
             command.add_argument("--resume", action="store_true", help="go on with the run in --out")
         command.set_defaults(own_help=command.format_help)
-    sample = add("sample", run_sample, "draw a grid of images from a run or any diffusers pipeline")
-    sample.add_argument("source", help="run folder, pipeline folder or hub id")
-    sample.add_argument("-n", type=int, default=64, help="number of images (default 64)")
-    sample.add_argument("--seed", type=int, default=0)
+    sample = add(
+        "sample",
+        run_sample,
+        "draw images from a run or any diffusers pipeline, or run chains on a known density",
+        takes_overrides=True,
+    )
+    sample.add_argument("source", help="run folder, pipeline folder or hub id; or a YAML file with energy and sampler")
+    sample.add_argument("-n", type=int, help="number of images (default 64) or chains (default: the file's)")
+    sample.add_argument("--seed", type=int)
     sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's own)")
-    sample.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write (default grid.png)")
+    sample.add_argument("--out", type=Path, help="PNG to write (default grid.png); folder, for a YAML file")
     score = add("score", run_score, "energies of images under a run's energy: low means like the data")
     score.add_argument("source", help="run folder or energy folder")
     score.add_argument("images", help="Parquet file, folder of images or hub id")
@@ -139,13 +144,32 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
 
 def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi sample``."""
-    if options.n < 1:
+    if options.n is not None and options.n < 1:
         raise ConfigError("-n: give at least 1")
+    if Path(options.source).suffix in (".yaml", ".yml"):
+        run_density(options, overrides)
+        return
+    if overrides:
+        raise ConfigError(f"{overrides[0]}: no such option for a pipeline; see 'dxmi sample --help'")
     quiet()
     from dxmi.artefacts import sample_pipeline, save_grid
 
-    save_grid(sample_pipeline(options.source, options.n, options.steps, options.seed), options.out)
-    print(options.out)
+    out = options.out or Path("grid.png")
+    save_grid(sample_pipeline(options.source, options.n or 64, options.steps, options.seed or 0), out)
+    print(out)
+
+
+def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi sample CONFIG``."""
+    from dxmi.chains import Chains
+    from dxmi.config import Checked
+    from dxmi.dialect import read
+    from dxmi.sampling import sample_density
+
+    given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
+    own = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    config = Checked(Chains, read(options.source, [*overrides, *own]))
+    print(sample_density(config, options.out or Path("runs") / Path(options.source).stem))
 
 
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -45,7 +45,8 @@ def convergence(traces: Tensor) -> dict[str, Any]:
 
     array = traces.permute(1, 0, 2).double().cpu().numpy()  # (chains, draws, D)
     axes = {"chain_axis": 0, "draw_axis": 1}
-    bulk, tail = (torch.as_tensor(array_stats.ess(array, method=m, **axes)) for m in ("bulk", "tail"))
+    bulk = torch.as_tensor(array_stats.ess(array, method="bulk", **axes))
+    tail = torch.as_tensor(array_stats.ess(array, method="tail", prob=0.9, **axes))  # of the 5 % and 95 % quantiles
     found = {"draws": array.shape[0] * array.shape[1], "ess_bulk": bulk.tolist(), "ess_tail": tail.tolist()}
     if array.shape[0] > 1:
         found["r_hat"] = torch.as_tensor(array_stats.rhat(array, method="rank", **axes)).tolist()

@@ -1,0 +1,70 @@
+"""``dxmi sample CONFIG``: chains on a known density, from config to files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from safetensors.torch import save_file
+
+from dxmi.api import ConfigError
+from dxmi.chains import Chains, Drawn, draw
+from dxmi.config import Checked
+from dxmi.pictures import save_picture
+
+console = Console(stderr=True)
+
+
+def sample_density(config: Checked[Chains], out: Path) -> Path:
+    """Run the chains and write ``out``: samples.safetensors, diagnostics.json, picture.png, run.yaml.
+
+    The folder appears when everything in it is written.
+
+    Raises:
+        ConfigError: what the config asks for cannot be, or ``out`` is taken
+        FloatingPointError: a chain is not finite
+    """
+    if out.exists():
+        raise ConfigError(f"--out: {out} is already there; give another folder")
+    torch.manual_seed(config.values.seed)
+    run = config.build()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for module in filter(None, (run.energy, run.sampler, run.value)):
+        module.to(device)
+    drawn = run_chains(run)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(
+        {"samples": drawn.samples.contiguous().cpu(), "energies": drawn.energies.cpu()}, partial / "samples.safetensors"
+    )
+    stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device.type}
+    report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2)
+    (partial / "diagnostics.json").write_text(report + "\n")
+    (partial / "run.yaml").write_text(yaml.safe_dump(config.resolved, sort_keys=False))
+    save_picture(run.energy, drawn, partial / "picture.png")
+    partial.rename(out)
+    print(report)
+    return out
+
+
+def run_chains(run: Chains) -> Drawn:
+    """The chains of a config, with a progress bar."""
+    with Progress(console=console) as progress:
+        task = progress.add_task("steps", total=run.sampler.steps)
+        return draw(
+            run.energy,
+            run.sampler,
+            run.chains,
+            value=run.value,
+            seed=run.seed,
+            draws=run.draws,
+            watch=run.watch,
+            tell=lambda step: progress.update(task, completed=step),
+        )
