@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import CostToGo
+from dxmi.api import ConfigError, CostToGo
 
-from .chain import Chain, Point, positive, uniform
+from .chain import Chain, Point, positive, rows, uniform
+
+LARGEST_LOG = 80.0  # of a step size tried: exp(80) is about what float32 holds
 
 
 class DualAveraging:
@@ -27,11 +29,11 @@ class DualAveraging:
         self.error += (self.target - acceptance - self.error) / (k + 10)
         tried = self.centre - math.sqrt(k) / 0.05 * self.error
         self.mean += (tried - self.mean) * k**-0.75
-        return math.exp(tried)
+        return math.exp(min(max(tried, -LARGEST_LOG), LARGEST_LOG))
 
     def final(self) -> float:
-        """The step size to keep."""
-        return math.exp(self.mean)
+        """The step size to keep: the average of those tried, later ones weighing more."""
+        return math.exp(min(max(self.mean, -LARGEST_LOG), LARGEST_LOG))
 
 
 class AdjustedChain(Chain):
@@ -57,11 +59,14 @@ class AdjustedChain(Chain):
     ):
         super().__init__(steps, start, tau)
         positive(step_size=step_size)
-        fits(warmup, steps, target)
+        if not 0 <= warmup < steps:
+            raise ConfigError(f"warmup: {warmup} of {steps} steps leave none to draw from; give fewer")
+        if not 0 < target < 1:
+            raise ConfigError(f"target: {target} is no acceptance between 0 and 1")
         self.warmup, self.target = warmup, target
         self.first_step_size = self.step_size = step_size
-        self.accepted: Tensor | None = None
-        self.counted = 0
+        self.averaging = DualAveraging(step_size, target)
+        self.accepted, self.counted = torch.empty(0), 0
 
     def propose(self, now: Point, cost_to_go: CostToGo, generator: Generator | None) -> tuple[Point, Tensor]:
         """A proposal and the log of its Metropolis-Hastings ratio (B,)."""
@@ -82,10 +87,10 @@ class AdjustedChain(Chain):
         now = self.at(x, cost_to_go)
         new, log_ratio = self.propose(now, cost_to_go, generator)
         accept = uniform(len(x), x, generator).log_() < log_ratio  # a ratio that is not a number accepts nothing
-        self.point = Point(*(torch.where(_rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
+        self.point = Point(*(torch.where(rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
         if k < self.warmup:
             self.adapt(log_ratio, k)
-        elif self.accepted is not None and len(self.accepted) == len(x):
+        elif len(self.accepted) == len(x):
             self.accepted += accept
             self.counted += 1
         return self.point.x
@@ -93,9 +98,8 @@ class AdjustedChain(Chain):
     def begin(self, x: Tensor) -> None:
         """Forget the last chains."""
         self.accepted, self.counted, self.point = torch.zeros(len(x), device=x.device), 0, None
-        if self.warmup:
-            self.step_size = self.first_step_size
-            self.averaging = DualAveraging(self.step_size, self.target)
+        self.step_size = self.first_step_size
+        self.averaging = DualAveraging(self.step_size, self.target)
 
     def adapt(self, log_ratio: Tensor, k: int) -> None:
         """One step of dual averaging; the last one settles the step size."""
@@ -105,20 +109,4 @@ class AdjustedChain(Chain):
     def report(self) -> dict[str, Any]:
         """The step size in use and the acceptance of each chain (B,) since the warm-up."""
         found: dict[str, Any] = {"step_size": self.step_size}
-        if self.accepted is not None and self.counted:
-            found["acceptance"] = self.accepted / self.counted
-        return found
-
-
-def fits(warmup: int, steps: int, target: float) -> None:
-    """Raise ConfigError if the warm-up leaves no steps or the target is no probability."""
-    from dxmi.api import ConfigError
-
-    if not 0 <= warmup < steps:
-        raise ConfigError(f"warmup: {warmup} steps of {steps} leave none to count; give fewer")
-    if not 0 < target < 1:
-        raise ConfigError(f"target: {target} is no acceptance between 0 and 1")
-
-
-def _rows(accept: Tensor, like: Tensor) -> Tensor:
-    return accept.reshape(-1, *[1] * (like.ndim - 1))
+        return found | {"acceptance": self.accepted / self.counted} if self.counted else found

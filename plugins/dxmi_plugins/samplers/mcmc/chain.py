@@ -1,4 +1,4 @@
-"""What the chain samplers share: a start, noise, the energy at the end, acceptance, and the memory of a point."""
+"""What the chain samplers share: a start, noise, the energy at the end, and the memory of a point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
     e: Tensor
     """(B,) energy"""
     g: Tensor
-    """(B,*S) gradient; empty where the chain needs none"""
+    """(B,*S) gradient; (B,0) where the chain needs none"""
 
 
 def chains_last(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
@@ -39,6 +39,16 @@ def uniform(n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
     return torch.rand(n, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
+def rows(values: Tensor, like: Tensor) -> Tensor:
+    """One value a chain, (B,), in the shape (B,1,...) that broadcasts over ``like`` (B,*S)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def sum_square(x: Tensor) -> Tensor:
+    """``||x||^2`` of each chain: (B,*S) -> (B,)."""
+    return x.square().flatten(1).sum(1)
+
+
 class Chain(Sampler):
     """A chain of ``steps`` equal steps on ``exp(-J(x, T)/tau)``.
 
@@ -56,8 +66,8 @@ class Chain(Sampler):
     def __init__(self, steps: int = 1000, start: float = 1.0, tau: float = 1.0):
         super().__init__()
         positive(steps=steps, tau=tau)
-        if start < 0:
-            raise ConfigError(f"start: {start} is negative")
+        if not 0 <= start < math.inf:
+            raise ConfigError(f"start: {start} is negative or not finite; give a std")
         self.steps, self.start, self.tau = steps, start, tau
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)  # where .to() has put this sampler
@@ -68,9 +78,13 @@ class Chain(Sampler):
         return self.start * chains_last(shape, self.place, generator)
 
     def at(self, x: Tensor, cost_to_go: CostToGo) -> Point:
-        """Energy and gradient at x, remembered from the last step where it ended there."""
+        """What ``evaluate`` finds at x, remembered where the last step of the same chains ended there."""
         if self.point is not None and self.point.x is x:
             return self.point
+        return self.evaluate(x, cost_to_go)
+
+    def evaluate(self, x: Tensor, cost_to_go: CostToGo) -> Point:
+        """Energy and gradient at x."""
         return Point(x, *with_gradient(cost_to_go, x, self.end(x)))
 
     def end(self, x: Tensor) -> Tensor:

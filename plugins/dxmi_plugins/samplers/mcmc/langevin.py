@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, CostToGo, with_gradient
+from dxmi.api import ConfigError, CostToGo
 
-from .chain import Chain, chains_last, positive
+from .chain import Chain, chains_last, positive, rows, sum_square
 
 
 class Langevin(Chain):
@@ -57,9 +57,11 @@ class Langevin(Chain):
         cond: Tensor | None = None,
     ) -> Tensor:
         """X (B,*S) -> the next state (B,*S)."""
-        _, g = with_gradient(cost_to_go, x, self.end(x))
-        moved = x.add(clipped(g, self.clip), alpha=-self.step_size)
-        return moved.add_(chains_last(tuple(x.shape), x, generator), alpha=self.noise) if self.noise else moved
+        g = clipped(self.evaluate(x, cost_to_go).g, self.clip)
+        if not self.noise:
+            return x.sub(g, alpha=self.step_size)
+        eps = chains_last(tuple(x.shape), x, generator)
+        return eps.mul_(self.noise).add_(x).sub_(g, alpha=self.step_size)
 
     def report(self) -> dict[str, Any]:
         """The temperature that step and noise imply."""
@@ -70,5 +72,4 @@ def clipped(g: Tensor, limit: float | None) -> Tensor:
     """Gradients (B,*S) scaled down to norms of at most ``limit``."""
     if limit is None:
         return g
-    norm = g.square().flatten(1).sum(1).sqrt()
-    return g * (limit / norm.clamp(min=limit)).reshape(-1, *[1] * (g.ndim - 1))
+    return g * rows(limit / sum_square(g).sqrt().clamp(min=limit), g)

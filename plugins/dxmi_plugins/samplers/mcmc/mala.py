@@ -6,10 +6,10 @@ import math
 
 from torch import Generator, Tensor
 
-from dxmi.api import CostToGo, with_gradient
+from dxmi.api import CostToGo
 
 from .adjusted import AdjustedChain
-from .chain import Point, chains_last, positive
+from .chain import Point, chains_last, positive, sum_square
 from .langevin import clipped
 
 
@@ -53,12 +53,7 @@ class MALA(AdjustedChain):
         h, s = self.step_size, math.sqrt(2 * self.step_size * self.tau)
         eps = chains_last(tuple(now.x.shape), now.x, generator)
         g = clipped(now.g, self.drift_clip)
-        y = now.x.add(g, alpha=-h).add_(eps, alpha=s)
-        new = Point(y, *with_gradient(cost_to_go, y, self.end(y)))
-        back = (g + clipped(new.g, self.drift_clip)).mul_(h / s).sub_(eps)  # (y - x - h*g(y))/s with the sign turned
-        log_ratio = (now.e - new.e) / self.tau + (_sum_square(eps) - _sum_square(back)) / 2
+        new = self.evaluate(eps.mul(s).add_(now.x).sub_(g, alpha=h), cost_to_go)
+        back = (g + clipped(new.g, self.drift_clip)).mul_(h / s).sub_(eps)  # -(x - y + h*g(y))/s
+        log_ratio = (now.e - new.e) / self.tau + (sum_square(eps) - sum_square(back)) / 2
         return new, log_ratio
-
-
-def _sum_square(x: Tensor) -> Tensor:
-    return x.square().flatten(1).sum(1)
