@@ -75,12 +75,11 @@ def draw(
         ConfigError: sampler and density do not fit
         FloatingPointError: a state is not finite; names the chain and the step
     """
-    shape = (n, *event_shape(energy))
-    sampler.check(shape[1:])
+    shape, cost = (n, *event_shape(energy)), known_cost(energy, sampler, value)
     if start is not None:
         require(tuple(start.shape) == shape, f"start: it is {tuple(start.shape)}, not {shape}")
-        require(bool(start.isfinite().all()), f"start: chain {_first_bad(start)} is not finite")
-    cost = known_cost(energy, sampler, value)
+        if not start.isfinite().all():
+            raise ConfigError(f"start: chain {_first_bad(start)} is not finite")
     last, begin = sampler.steps, max(sampler.warmup, sampler.steps // 2)
     every = max(1, (last - begin) // draws)
     traces, x = [], torch.empty(0)
@@ -108,8 +107,9 @@ def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) ->
     """The cost to go of chains on a known density; a chain with noise in its state gets the convolved densities.
 
     Raises:
-        ConfigError: the density does not know them
+        ConfigError: sampler and density do not fit, or the density does not know what the sampler needs
     """
+    sampler.check(event_shape(energy))
     if value is None and sampler.sigmas is not None:
         try:
             value = Noised(energy, sampler.sigmas)

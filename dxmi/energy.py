@@ -86,7 +86,9 @@ class Product(Energy):
         self.experts = nn.ModuleList(experts)
         self.weights = [1.0] * len(experts) if weights is None else [float(w) for w in weights]
         shapes = {e.event_shape for e in experts if e.event_shape is not None}
-        if not experts or len(self.weights) != len(experts):
+        if not experts:
+            raise ConfigError("experts: give at least one")
+        if len(self.weights) != len(experts):
             raise ConfigError(f"weights: {len(self.weights)} of them for {len(experts)} experts; give one for each")
         if len(shapes) > 1:
             raise ConfigError(f"experts: their event shapes differ: {', '.join(map(str, sorted(shapes)))}")
@@ -117,7 +119,10 @@ class Noised(Energy):
     def __init__(self, energy: Energy, sigmas: Tensor):
         super().__init__()
         self.event_shape = energy.event_shape
-        self.levels = nn.ModuleList(energy.convolved(float(sigma) ** 2) for sigma in sigmas)
+        stds: list[float] = sigmas.tolist()
+        distinct = list(dict.fromkeys(stds))  # many steps can share a level
+        self.levels = nn.ModuleList(energy.convolved(std**2) for std in distinct)
+        self.which = [distinct.index(std) for std in stds]
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) all of one step -> (B,)."""
@@ -129,7 +134,7 @@ class Noised(Energy):
 
     def _level(self, t: Tensor | None) -> Energy:
         assert t is not None
-        return self.levels[int(t[0])]  # type: ignore[return-value]
+        return self.levels[self.which[int(t[0])]]  # type: ignore[return-value]
 
 
 class Cost:

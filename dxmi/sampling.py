@@ -14,7 +14,7 @@ from rich.progress import Progress
 from safetensors.torch import save_file
 
 from dxmi.api import ConfigError
-from dxmi.chains import Chains, Drawn, draw
+from dxmi.chains import Chains, Drawn, draw, known_cost
 from dxmi.config import Checked
 from dxmi.pictures import save_picture
 
@@ -37,6 +37,7 @@ def sample_density(config: Checked[Chains], out: Path) -> Path:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in filter(None, (run.energy, run.sampler, run.value)):
         module.to(device)
+    known_cost(run.energy, run.sampler, run.value)  # complains before the bar is on the screen
     drawn = run_chains(run)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -25,7 +25,22 @@ IMAGES = (1, 8, 8)  # the event shape of plugins that know none themselves
 
 # What plugins need that have required options; TEACHER becomes the folder of a tiny DDPMPipeline.
 OPTIONS = {
+    ("dxmi.energies", "callable"): {"function": "test_contracts:half_square", "shape": [2]},
+    ("dxmi.energies", "gaussian_mixture"): {"preset": "gmm9"},
+    ("dxmi.energies", "mean_free"): {"energy": {"name": "dw4"}},
+    ("dxmi.energies", "mixture"): {"energies": [{"name": "banana"}, {"name": "gaussian_mixture", "preset": "gmm9"}]},
+    ("dxmi.energies", "pairwise_mrf"): {"theta": [[0.0, 1.0, 0.5], [1.0, 0.0, 2.0], [0.5, 2.0, 0.0]]},
+    ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},
+    ("dxmi.energies", "tempered"): {"energy": {"name": "mlp"}, "tau": 2.0},
+    ("dxmi.samplers", "annealed_langevin"): {"sigma_max": 1.0, "levels": 3, "inner": 2},
     ("dxmi.samplers", "diffusion"): {"teacher": "TEACHER", "scheduler": {"name": "ancestral", "steps": 3}},
+    ("dxmi.samplers", "gibbs"): {"steps": 5},
+    ("dxmi.samplers", "hmc"): {"steps": 5, "leapfrog": 3},
+    ("dxmi.samplers", "langevin"): {"steps": 5},
+    ("dxmi.samplers", "mala"): {"steps": 10, "warmup": 5},
+    ("dxmi.samplers", "metropolis"): {"steps": 5},
+    ("dxmi.samplers", "rejection"): {"scale": 1.02, "log_bound": 60.1},  # Z/C of N(0, I) in 64 dimensions is .28
+    ("dxmi.samplers", "smc"): {"steps": 4},
     ("dxmi.evaluators", "fidelity"): {"extractor": str(EXTRACTOR), "cache": False},
 }
 INSTALLED = [(group, name) for group in plugins.GROUPS for name in plugins.installed(group)]
@@ -42,6 +57,11 @@ def digits():
     """A few images: neither the metrics nor their checks need more."""
     images = load_images(Data(path=str(DIGITS)))
     return Images(images.pixels[:200], images.name)
+
+
+def half_square(x):
+    """What the energy ``callable`` wraps."""
+    return x.square().sum(1) / 2
 
 
 def builder(group, name, teacher):
@@ -166,6 +186,33 @@ class Elsewhere(Bowl):
     event_shape = (3,)
 
 
+class Uphill(Bowl):
+    def with_gradient(self, x, t=None, cond=None):
+        e, g = super().with_gradient(x, t, cond)
+        return e, -g
+
+
+class Shifted(Bowl):
+    def with_gradient(self, x, t=None, cond=None):
+        e, g = super().with_gradient(x, t, cond)
+        return e + 1, g
+
+
+class Global(Bowl):
+    def sample(self, n, generator=None):
+        return torch.randn(n, 2)
+
+
+class Always(Bowl):
+    def sample(self, n, generator=None):
+        return torch.zeros(n, 2)
+
+
+class Flat(Bowl):
+    def sample(self, n, generator=None):
+        return torch.randn(2 * n, generator=generator)
+
+
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
@@ -181,6 +228,11 @@ class Elsewhere(Bowl):
         (Infinite, "not finite"),
         (Timeless, "TypeError"),
         (Elsewhere, "event_shape"),
+        (Uphill, "gradient is not autograd's"),
+        (Shifted, "energy is not autograd's"),
+        (Global, "generator"),
+        (Always, "generator"),
+        (Flat, r"sample\(4\) is"),
     ],
 )
 def test_broken_energies_are_found(broken, complaint):

@@ -88,6 +88,7 @@ def test_a_chain_that_leaves_the_numbers_is_named():
     with pytest.raises(FloatingPointError, match="chain 3 is not finite at step 6"):
         draw(Normal(), Drift(bad=5), 5)
     start = torch.zeros(5, 2)
+    assert draw(Normal(), Drift(), 5, start=start).samples.equal(torch.full((5, 2), 20.0))
     start[4, 1] = torch.inf
     with pytest.raises(ValueError, match="start: chain 4 is not finite"):
         draw(Normal(), Drift(), 5, start=start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from dxmi.api import ConfigError, CostToGo
 
 from .chain import Chain, Point, positive, rows, uniform
 
-LARGEST_LOG = 80.0  # of a step size tried: exp(80) is about what float32 holds
+LARGEST_LOG = 80.0  # of a step size: exp(80) is about what float32 holds
 
 
 class DualAveraging:
@@ -28,12 +29,13 @@ class DualAveraging:
         k = self.count
         self.error += (self.target - acceptance - self.error) / (k + 10)
         tried = self.centre - math.sqrt(k) / 0.05 * self.error
+        tried = min(max(tried, -LARGEST_LOG), LARGEST_LOG)  # where every proposal is accepted, or none
         self.mean += (tried - self.mean) * k**-0.75
-        return math.exp(min(max(tried, -LARGEST_LOG), LARGEST_LOG))
+        return math.exp(tried)
 
     def final(self) -> float:
         """The step size to keep: the average of those tried, later ones weighing more."""
-        return math.exp(min(max(self.mean, -LARGEST_LOG), LARGEST_LOG))
+        return math.exp(self.mean)
 
 
 class AdjustedChain(Chain):
@@ -54,9 +56,7 @@ class AdjustedChain(Chain):
         ConfigError: an option is out of its range
     """
 
-    def __init__(
-        self, steps: int, step_size: float, start: float = 1.0, tau: float = 1.0, warmup: int = 0, target: float = 0.574
-    ):
+    def __init__(self, steps: int, step_size: float, start: float, tau: float, warmup: int, target: float):
         super().__init__(steps, start, tau)
         positive(step_size=step_size)
         if not 0 <= warmup < steps:
@@ -68,9 +68,9 @@ class AdjustedChain(Chain):
         self.averaging = DualAveraging(step_size, target)
         self.accepted, self.counted = torch.empty(0), 0
 
+    @abstractmethod
     def propose(self, now: Point, cost_to_go: CostToGo, generator: Generator | None) -> tuple[Point, Tensor]:
         """A proposal and the log of its Metropolis-Hastings ratio (B,)."""
-        raise NotImplementedError
 
     def step(
         self,

@@ -16,8 +16,8 @@ class Langevin(Chain):
     """``x' = x - step_size*grad E(x) + sqrt(2*step_size*tau)*eps``.
 
     Its stationary law is that of ``exp(-E/tau)`` up to an error that falls with the step size: on N(0, 1) the variance
-    is ``1/(1 - step_size/2)``. A std of the noise given apart, as image energies are trained with, implies a temperature
-    of ``noise^2/(2*step_size)``, which ``report`` tells.
+    is ``1/(1 - step_size/2)``. Image energies are often trained with a std of the noise set apart; that implies a
+    temperature of ``noise^2/(2*step_size)``, which ``report`` tells.
 
     Args:
         steps: T

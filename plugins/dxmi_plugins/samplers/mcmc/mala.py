@@ -54,6 +54,6 @@ class MALA(AdjustedChain):
         eps = chains_last(tuple(now.x.shape), now.x, generator)
         g = clipped(now.g, self.drift_clip)
         new = self.evaluate(eps.mul(s).add_(now.x).sub_(g, alpha=h), cost_to_go)
-        back = (g + clipped(new.g, self.drift_clip)).mul_(h / s).sub_(eps)  # -(x - y + h*g(y))/s
+        back = (g + clipped(new.g, self.drift_clip)).mul_(h / s).sub_(eps)  # (x - y + h*g(y))/s
         log_ratio = (now.e - new.e) / self.tau + (sum_square(eps) - sum_square(back)) / 2
         return new, log_ratio

@@ -14,7 +14,7 @@ from .chain import Chain, chains_last, positive, sum_square, uniform
 
 
 class Rejection(Chain):
-    """Proposals of ``q = N(0, scale^2 I)``, accepted with probability ``exp(-E(x)/tau)/(C*q(x))``, ``log C = log_bound``.
+    """Proposals of ``q = N(0, scale^2 I)``, accepted with probability ``exp(-E(x)/tau)/(C*q(x))``, C = exp(log_bound).
 
     Exact independent samples in one step, T = 1, wherever ``exp(-E/tau) <= C*q``; the mean acceptance is Z/C. The step
     proposes for all B chains at once until B proposals are accepted; what x_0 is does not matter.
@@ -69,12 +69,12 @@ class Rejection(Chain):
         dimensions = y[0].numel()
         log_q = -sum_square(y) / (2 * self.scale**2) - dimensions / 2 * math.log(2 * math.pi * self.scale**2)
         found = -cost_to_go(y, self.end(y)) / self.tau - self.log_bound - log_q
-        excess = found.nan_to_num(-math.inf, posinf=math.inf)
-        if bool((excess > 0).any()):
-            worst = int(excess.argmax())
+        if bool((found > 0).any()):
+            worst = int(found.nan_to_num(-math.inf).argmax())
             where = ", ".join(f"{v:.4g}" for v in y[worst].flatten()[:8].tolist()) + (", ..." if dimensions > 8 else "")
-            by = f"exp(-E/tau) is exp({excess[worst].item():.4g}) times the bound at x = ({where})"
-            raise ConfigError(f"log_bound: {self.log_bound} is too low: {by}; raise it by more than that exponent")
+            by = f"{found[worst].item():.4g}"
+            over = f"exp(-E/tau) is exp({by}) times the bound at x = ({where})"
+            raise ConfigError(f"log_bound: {self.log_bound} is too low: {over}; raise it by more than {by}")
         return found
 
     def report(self) -> dict[str, Any]:
