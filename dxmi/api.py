@@ -58,7 +58,7 @@ class Sampler(nn.Module, ABC):
 
     steps: int
     independent: bool = True
-    """whether a chain does not see the others; False where they share proposals or are resampled"""
+    """whether a chain, after ``warmup``, does not see the others; False where they share proposals or are resampled"""
     stationary: bool = False
     """whether every step after ``warmup`` leaves the density as it is, so that states along a chain are draws"""
     warmup: int = 0
@@ -95,7 +95,10 @@ class Sampler(nn.Module, ABC):
         return None
 
     def report(self) -> dict[str, Any]:
-        """What the last chains have to tell: numbers, or tensors (B,) with one entry a chain."""
+        """What the last chains have to tell: numbers, or tensors (B,) with one entry a chain.
+
+        ``acceptance`` (B,) is the share of accepted proposals; chains where it is 0 count as frozen.
+        """
         return {}
 
     def save_pretrained(self, folder: Path) -> None:

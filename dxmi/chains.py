@@ -81,18 +81,19 @@ def draw(
         if not start.isfinite().all():
             raise ConfigError(f"start: chain {_first_bad(start)} is not finite")
     last, begin = sampler.steps, max(sampler.warmup, sampler.steps // 2)
-    every = max(1, (last - begin) // draws)
+    every = max(1, -(-(last - begin) // draws))
     traces, x = [], torch.empty(0)
     for k, x in enumerate(walk(sampler, cost, shape, Generator().manual_seed(seed), start=start)):
         if k % every and k != last:
             continue
         if not x.sum().isfinite() and not x.isfinite().all():
             raise FloatingPointError(f"chain {_first_bad(x)} is not finite at step {k}; try a smaller step size")
-        if sampler.stationary and k > begin:
+        if sampler.stationary and k > begin and k % every == 0:
             traces.append(x[:watch].clone())
         tell(k)
     kept = torch.stack(traces) if traces else x.new_empty(0, *x[:watch].shape)
-    energies = torch.cat([energy(part) for part in torch.split(x, 65_536)])
+    with torch.no_grad():
+        energies = torch.cat([energy(part) for part in torch.split(x, 65_536)])
     return Drawn(x, energies, kept, diagnose(energy, sampler, energies, kept))
 
 

@@ -62,8 +62,8 @@ def minor_mode(samples):
 
 def test_modes_get_their_weights_where_plain_langevin_gives_each_a_half():
     plain, _ = minor_mode(draw(song(), Langevin(steps=1000, step_size=0.05, start=4.6), 4000).samples)
-    sampler = AnnealedLangevin(sigma_max=20.0, sigma_min=0.2, levels=15, inner=100, step_size=0.008)
-    annealed, variance = minor_mode(draw(song(), sampler, 4000).samples)
+    sampler = AnnealedLangevin(sigma_max=20.0, sigma_min=0.2, levels=20, inner=100, step_size=0.008)
+    annealed, variance = minor_mode(draw(song(), sampler, 8000).samples)
     assert plain == pytest.approx(0.49, abs=0.05)
     assert annealed == pytest.approx(0.2, abs=0.02)
     assert (variance - 1).abs().max() < 0.1

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from dxmi.api import ConfigError, Cost, Energy
 from dxmi.chains import draw
-from dxmi.objectives import rollout, walk
+from dxmi.objectives import walk
 
 
 class Quadratic(Energy):
@@ -86,7 +86,7 @@ def test_clip_bounds_the_drift():
     x = 3 * torch.randn(100, 2, generator=Generator().manual_seed(0))
     g = Quartic().with_gradient(x)[1].norm(dim=1)
     sampler = Langevin(steps=1, step_size=0.1, noise=0.0, clip=2.0)
-    moved = rollout(sampler, Cost(Quartic(), None, 1), (100, 2), start=x)[-1]
+    moved = draw(Quartic(), sampler, 100, start=x).samples
     assert 0 < (g < 2).sum() < 100
     torch.testing.assert_close((moved - x).norm(dim=1), 0.1 * g.clamp(max=2))
 

@@ -20,6 +20,7 @@ from torch.special import ndtr
 from dxmi.api import ConfigError, Cost, Energy, randn
 from dxmi.chains import draw
 from dxmi.objectives import rollout, walk
+from dxmi.testing import check_sampler
 
 
 class Gaussian(Energy):
@@ -119,6 +120,20 @@ def test_chains_start_afresh_on_another_energy_and_from_any_state(kind, options)
     t = torch.full((50,), 3)
     a, b = (s.step(x.flip(0), t, cost, Generator().manual_seed(0)) for s in (used, kind(5, **options)))
     assert torch.equal(a, b)
+
+
+def test_the_contract_lets_chains_mingle_where_they_say_so_or_warm_up():
+    class Mingled(Metropolis):
+        def step(self, x, t, *rest):
+            return super().step(x - x.mean(0), t, *rest)
+
+    class SaysSo(Mingled):
+        independent = False
+
+    check_sampler(lambda: SaysSo(3), (2,))
+    check_sampler(lambda: Metropolis(5, warmup=3), (2,))
+    with pytest.raises(AssertionError, match="a row depends on the other rows"):
+        check_sampler(lambda: Mingled(3), (2,))
 
 
 @adjusted

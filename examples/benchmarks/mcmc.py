@@ -119,7 +119,7 @@ def bare_loop(energy: torch.nn.Module, chains: int) -> Run:
 def speeds(runs: dict[str, tuple[Run, int]], rounds: int) -> dict[str, float]:
     """Steps per CPU-second, the median over ``rounds`` turns; each turn runs everyone once."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for name, (run, steps) in runs.items():
+    for run, steps in runs.values():
         run(max(50, steps // 10))
     for _ in range(rounds):
         for name, (run, steps) in runs.items():
@@ -167,7 +167,8 @@ def main() -> None:
         print(f"{name:<48} {value}")
     if given.out:
         facts = {"chains": given.chains, "machine": platform.machine(), "python": platform.python_version()}
-        given.out.write_text(json.dumps({**facts, **versions(), "steps_per_cpu_second": found, **ratios}, indent=1) + "\n")
+        report = {**facts, **versions(), "steps_per_cpu_second": found, **ratios}
+        given.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def versions() -> dict[str, str]:
