@@ -110,7 +110,13 @@ def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) ->
     Raises:
         ConfigError: sampler and density do not fit, or the density does not know what the sampler needs
     """
-    sampler.check(event_shape(energy))
+    shape = event_shape(energy)
+    sampler.check(shape)
+    with torch.no_grad():
+        found = tuple(energy(sampler.initial((2, *shape), Generator().manual_seed(0))).shape)
+    require(
+        found == (2,), f"energy: {type(energy).__name__} returns {found} for (2, *{shape}); one number a row is due"
+    )
     if value is None and sampler.sigmas is not None:
         try:
             value = Noised(energy, sampler.sigmas)

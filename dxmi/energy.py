@@ -96,17 +96,15 @@ class Product(Energy):
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S) -> (B,)."""
-        parts = [w * e(x, t, cond) for w, e in zip(self.weights, self.experts, strict=True)]
-        return torch.stack(parts).sum(0)
+        return sum(w * e(x, t, cond) for w, e in zip(self.weights, self.experts, strict=True))  # type: ignore[no-any-return]
 
     def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The experts' own, weighted."""
-        parts = [e.with_gradient(x, t, cond) for e in self.experts]  # type: ignore[operator]
-        energies, gradients = (
-            torch.stack([w * part for w, part in zip(self.weights, kind, strict=True)]).sum(0)
-            for kind in zip(*parts, strict=True)
-        )
-        return energies, gradients
+        energy, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+        for w, expert in zip(self.weights, self.experts, strict=True):
+            e, g = expert.with_gradient(x, t, cond)  # type: ignore[operator]
+            energy, gradient = energy.add(e, alpha=w), gradient.add(g, alpha=w)
+        return energy, gradient
 
 
 class Noised(Energy):
@@ -134,7 +132,7 @@ class Noised(Energy):
 
     def _level(self, t: Tensor | None) -> Energy:
         assert t is not None
-        return self.levels[self.which[int(t[0])]]  # type: ignore[return-value]
+        return self.levels[self.which[int(t[0])]]  # type: ignore[no-any-return]
 
 
 class Cost:

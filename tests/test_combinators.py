@@ -157,7 +157,7 @@ def test_a_point_outside_every_support_has_infinite_energy():
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: Product([]), "weights: 0 of them"),
+        (lambda: Product([]), "experts: give at least one"),
         (lambda: Product([Banana()], [1, 2]), "weights: 2 of them for 1 experts"),
         (lambda: Banana() + Funnel(3), "experts: their event shapes differ"),
         (lambda: Tempered(Banana(), 0), "tau: 0 is not positive"),

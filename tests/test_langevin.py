@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from dxmi_plugins.energies.known.banana import Banana
+from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from torch import Generator
@@ -155,3 +156,13 @@ def test_without_drift_clip_chains_of_mala_freeze_though_the_mean_acceptance_loo
 def test_options_out_of_range_are_refused_by_name(kind, options, named):
     with pytest.raises(ConfigError, match="^" + named):
         kind(**options)
+
+
+@pytest.mark.parametrize(("v", "s2"), [(0.5, 0.25), (1.0, 0.5)])
+def test_denoising_langevin_is_langevin_on_the_noisy_density(v, s2):
+    """``D(x) + sqrt(2)*sigma*eps`` on N(0, v) has variance 2(v+s2)^2/(2v+s2), D the posterior mean (TOOLBOX row 25)."""
+    noisy = GaussianMixture(means=[[0.0]], covariances=v).convolved(s2)
+    x = torch.linspace(-2, 2, 9)[:, None]
+    torch.testing.assert_close(x - s2 * noisy.with_gradient(x)[1], x * v / (v + s2))
+    drawn = draw(noisy, Langevin(steps=60, step_size=s2), 100_000).samples
+    assert drawn.var().item() == pytest.approx(2 * (v + s2) ** 2 / (2 * v + s2), rel=0.015)

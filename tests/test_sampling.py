@@ -96,6 +96,15 @@ def test_a_chain_that_leaves_the_numbers_is_named():
         draw(Normal(), Drift(), 5, start=start[:2])
 
 
+def test_an_energy_of_the_wrong_shape_is_named():
+    class Column(Normal):
+        def forward(self, x, t=None, cond=None):
+            return super().forward(x)[:, None]
+
+    with pytest.raises(ValueError, match=r"energy: Column returns \(2, 1\)"):
+        draw(Column(), Drift(), 5)
+
+
 def test_cost_joins_energy_and_value_with_their_gradients():
     class Value(Normal):
         def forward(self, x, t=None, cond=None):

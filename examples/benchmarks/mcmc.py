@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 
 from dxmi.api import Cost, Energy, Sampler
+from dxmi.chains import draw
 from dxmi.objectives import walk
 
 MODES, STD, STEP, LEAPFROG = 8, 0.1, 0.002, 10
@@ -129,6 +131,20 @@ def speeds(runs: dict[str, tuple[Run, int]], rounds: int) -> dict[str, float]:
     return {name: round(statistics.median(all_), 1) for name, all_ in found.items()}
 
 
+def scaling(energy: Energy) -> list[dict[str, float]]:
+    """CPU time of a step of one chain, and memory, as chains and steps grow; whole runs with their diagnostics."""
+    rows = []
+    for chains, steps in ((10_000, 100), (10_000, 1000), (100_000, 100), (1_000_000, 100)):
+        start = time.process_time()
+        draw(energy, MALA(steps=steps, step_size=STEP), chains)
+        spent = time.process_time() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows.append({"chains": chains, "steps": steps, "cpu_ns": round(spent / chains / steps * 1e9, 1)})
+        rows[-1]["peak_gib"] = round(peak, 2)
+        print(rows[-1])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chains", type=int, default=10_000)
@@ -142,6 +158,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = MLPEnergy(width=128, depth=2)
     network(torch.zeros(1, 2))
+    scaled = scaling(mixture)  # first, while nothing else has taken memory
     runs: dict[str, tuple[Run, int]] = {
         "dxmi langevin": (ours(mixture, Langevin(step_size=STEP), given.chains), 1000),
         "dxmi mala": (ours(mixture, MALA(step_size=STEP), given.chains), 500),
@@ -167,7 +184,7 @@ def main() -> None:
         print(f"{name:<48} {value}")
     if given.out:
         facts = {"chains": given.chains, "machine": platform.machine(), "python": platform.python_version()}
-        report = {**facts, **versions(), "steps_per_cpu_second": found, **ratios}
+        report = {**facts, **versions(), "steps_per_cpu_second": found, **ratios, "mala_scaling": scaled}
         given.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
