@@ -132,7 +132,7 @@ class Noised(Energy):
 
     def _level(self, t: Tensor | None) -> Energy:
         assert t is not None
-        return self.levels[self.which[int(t[0])]]  # type: ignore[no-any-return]
+        return self.levels[self.which[int(t[0])]]  # type: ignore[return-value]
 
 
 class Cost:

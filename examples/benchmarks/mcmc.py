@@ -134,6 +134,7 @@ def speeds(runs: dict[str, tuple[Run, int]], rounds: int) -> dict[str, float]:
 def scaling(energy: Energy) -> list[dict[str, float]]:
     """CPU time of a step of one chain, and memory, as chains and steps grow; whole runs with their diagnostics."""
     rows = []
+    draw(energy, MALA(steps=10, step_size=STEP), 100)  # imports what diagnostics need
     for chains, steps in ((10_000, 100), (10_000, 1000), (100_000, 100), (1_000_000, 100)):
         start = time.process_time()
         draw(energy, MALA(steps=steps, step_size=STEP), chains)
