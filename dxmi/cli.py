@@ -1,4 +1,4 @@
-"""The command line: parsing and printing only. Torch is imported by the command that needs it."""
+"""The command line's commands. Torch is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from typing import Any
 
 from dxmi import plugins
 from dxmi.errors import ConfigError
-
-EPILOG = """Every key of a config can be overridden: --steps 100, --sampler.scheduler.steps 2, --energy mlp.
-'dxmi train CONFIG --help' explains every key, with the options of the plugins that CONFIG names.
-Exit status: 0 done, 2 what you gave is wrong (one line says what), 1 it failed while running."""
+from dxmi.parser import build_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,8 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(
                 f"{overrides[0]}: '{options.command}' has no such option; see 'dxmi {options.command} --help'"
             )
-        command: Callable[..., None] = options.run
-        command(options, overrides)
+        COMMANDS[options.command](options, overrides)
     except ConfigError as error:
         print(f"dxmi: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -44,55 +40,6 @@ def main(argv: list[str] | None = None) -> int:
         print("dxmi: interrupted; 'dxmi train ... --resume' goes on from the last checkpoint", file=sys.stderr)
         return 1
     return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """All commands."""
-    parser = argparse.ArgumentParser(
-        prog="dxmi", description="Fine-tune diffusers pipelines to a few steps.", epilog=EPILOG
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(name: str, run: Callable[..., None], about: str, **defaults: Any) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, help=about, description=about, add_help="configured" not in defaults, allow_abbrev=False
-        )
-        command.set_defaults(run=run, **defaults)
-        return command
-
-    for name, run, about in (
-        ("train", run_train, "play the game a config describes and leave a pipeline, an energy and an evaluation"),
-        ("pretrain", run_pretrain, "train a teacher from scratch and save it as a DDPMPipeline"),
-    ):
-        command = add(name, run, about, takes_overrides=True, configured=True)
-        command.add_argument("config", nargs="?", help="YAML file")
-        command.add_argument("--out", type=Path, help="folder to write (default: runs/<name of the config>)")
-        command.add_argument("--print_config", action="store_true", help="print the config with every default and stop")
-        command.add_argument("-h", "--help", action="store_true", help="show every key and stop")
-        if name == "train":
-            command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-        command.set_defaults(own_help=command.format_help)
-    sample = add(
-        "sample",
-        run_sample,
-        "draw images from a run or any diffusers pipeline, or run chains on a known density",
-        takes_overrides=True,
-    )
-    sample.add_argument("source", help="run folder, pipeline folder or hub id; or a YAML file with energy and sampler")
-    sample.add_argument("-n", type=int, help="number of images (default 64) or chains (default: the file's)")
-    sample.add_argument("--seed", type=int)
-    sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's own)")
-    sample.add_argument("--out", type=Path, help="PNG to write (default grid.png); folder, for a YAML file")
-    score = add("score", run_score, "energies of images under a run's energy: low means like the data")
-    score.add_argument("source", help="run folder or energy folder")
-    score.add_argument("images", help="Parquet file, folder of images or hub id")
-    score.add_argument("--column", default="image", help="image column (default image)")
-    score.add_argument("--json", type=Path, help="file to write the list of energies to (default: print it)")
-    listing = add("plugins", run_plugins, "list installed plugins and what is wrong with them")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.add_argument("--check", action="store_true", help="import every plugin, to find all that fail")
-    return parser
 
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -146,30 +93,36 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi sample``."""
     if options.n is not None and options.n < 1:
         raise ConfigError("-n: give at least 1")
-    if Path(options.source).suffix in (".yaml", ".yml"):
+    if options.config and Path(options.config).suffix in (".yaml", ".yml"):
         run_density(options, overrides)
         return
-    if overrides:
-        raise ConfigError(f"{overrides[0]}: no such option for a pipeline; see 'dxmi sample --help'")
+    if options.help:
+        print(options.own_help())
+        return
+    if not options.config:
+        raise ConfigError("sample: give a run, a pipeline or a config, such as configs/banana_mala.yaml")
+    if overrides or options.print_config:
+        given = overrides[0] if overrides else "--print_config"
+        raise ConfigError(f"{given}: a pipeline takes no such option; see 'dxmi sample --help'")
     quiet()
     from dxmi.artefacts import sample_pipeline, save_grid
 
     out = options.out or Path("grid.png")
-    save_grid(sample_pipeline(options.source, options.n or 64, options.steps, options.seed or 0), out)
+    save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0), out)
     print(out)
 
 
 def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi sample CONFIG``."""
     from dxmi.chains import Chains
-    from dxmi.config import Checked
-    from dxmi.dialect import read
-    from dxmi.sampling import sample_density
 
     given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
     own = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    config = Checked(Chains, read(options.source, [*overrides, *own]))
-    print(sample_density(config, options.out or Path("runs") / Path(options.source).stem))
+    config = configured(Chains, options, [*overrides, *own])
+    if config is not None:
+        from dxmi.sampling import sample_density
+
+        print(sample_density(config, options.out or Path("runs") / Path(options.config).stem))
 
 
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -210,3 +163,12 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
+    "train": run_train,
+    "pretrain": run_pretrain,
+    "sample": run_sample,
+    "score": run_score,
+    "plugins": run_plugins,
+}
