@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -106,6 +106,11 @@ class DxMI:
         self.rounds += 1
         return self._checked(log)
 
+    @property
+    def policy(self) -> GaussianSampler:
+        """The sampler, where it can learn."""
+        return cast(GaussianSampler, self.sampler)
+
     def play(self, J: CostToGo, shape: tuple[int, ...], data: Tensor | None, cond: Tensor | None) -> Tensor:
         """The rollout xs (T+1,B,*S); of a chain that cannot learn the samples alone, (1,B,*S)."""
         if isinstance(self.sampler, GaussianSampler):
@@ -137,10 +142,12 @@ class DxMI:
         return {"e_data": e_data.detach().mean(), "e_sample": e_sample.detach().mean()}
 
     def learn_value(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """MATH (3.3): temporal difference at t >= 1; nobody descends V_0."""
+        """MATH (3.3), (4.2): temporal difference; at t >= 1 unless the start is learned, else nobody descends V_0."""
         player = "energy" if self.value is None else "value"
         losses = []
-        for x, t, x_next in self.transitions(xs, first=1) if player in self.networks else ():
+        for x, t, x_next in (
+            self.transitions(xs, first=0 if self.policy.value_guided else 1) if player in self.networks else ()
+        ):
             with torch.no_grad():
                 target = self.target(J, x, t, x_next, s2, cond)
             loss = (self.networks[player](x, t, cond) - target).square().mean()
@@ -151,6 +158,9 @@ class DxMI:
     def target(self, J: CostToGo, x: Tensor, t: Tensor, x_next: Tensor, s2: Tensor, cond: Tensor | None) -> Tensor:
         """What the value at (x, t) should be: ``J(x_next, t+1)`` plus the time cost or the running cost. (B,)."""
         g, T = self.game, self.sampler.steps
+        if self.policy.value_guided:
+            step: Transition = self.policy(x, t, J, cond)  # redrawn, since the rollout may have explored
+            return J(step.sample(), t + 1) + self.policy.running_cost(x, t, step)
         if g.time_cost is not None:
             return J(x_next, t + 1) + g.time_cost * time_cost(t, T)
         return soft_q(J, x, t, self.sampler(x, t, J, cond), x_next, s2[t], g.tau1, g.tau2)
@@ -159,6 +169,10 @@ class DxMI:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
         losses = []
         with frozen(*filter(None, (self.energy, self.value))):
+            if self.policy.value_guided:
+                loss = self.policy.start_loss(J, tuple(xs.shape[1:]))
+                self._descend("sampler", loss)
+                return {"start_loss": loss.detach()}
             for x, t, _ in self.transitions(xs):
                 step: Transition = self.networks["sampler"](x, t, J, cond)
                 loss = soft_q(J, x, t, step, step.sample(), s2[t], self.game.tau1, self.game.tau2).mean()

@@ -117,9 +117,36 @@ class Sampler(nn.Module, ABC):
 class GaussianSampler(Sampler):
     """A sampler with Gaussian steps: the only kind that learns. Parameters named ``log_std`` learn at ``lr.std``."""
 
+    value_guided: bool = False
+    """whether the steps follow the cost to go's gradient, so that the start alone has parameters (MATH 4)"""
+
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """One step: x_t (B,*S), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
+
+    def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
+        """With ``value_guided``: the cost (B,) of the step from x_t (B,*S)."""
+        raise NotImplementedError
+
+    def start_loss(self, cost_to_go: CostToGo, shape: tuple[int, ...]) -> Tensor:
+        """With ``value_guided``: what the start x_0 (B,*S) descends, a scalar."""
+        raise NotImplementedError
+
+    def noising(self, x_next: Tensor, t: Tensor) -> Transition:
+        """The law of x_t given x_{t+1} (B,*S) in the chain that log-weights compare the sampler with (MATH 4).
+
+        Raises:
+            NotImplementedError: there is none
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no noising chain, so it has no log-weights")
+
+    def start_law(self, like: Tensor) -> Transition:
+        """The law of x_0 for states like (B,*S).
+
+        Raises:
+            NotImplementedError: it is not told
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not tell the law of its start")
 
     def step(
         self,

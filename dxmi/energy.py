@@ -155,13 +155,21 @@ class Cost:
         return costs
 
     def with_gradient(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``J(x, t)`` (B,) and its gradient (B,*S), detached; all of t is one step."""
-        player = self.energy if self.value is None or int(t[0]) == self.steps else self.value
-        return player.with_gradient(x, t, self.cond)
+        """``J(x, t)`` (B,) and its gradient (B,*S), detached. The energy is asked where t = T only."""
+        ends = t == self.steps
+        if self.value is None or ends.all():
+            return self.energy.with_gradient(x, t, self.cond)
+        if not ends.any():
+            return self.value.with_gradient(x, t, self.cond)
+        costs, gradients = x.new_empty(len(x)), torch.empty_like(x)
+        for player, rows in ((self.energy, ends), (self.value, ~ends)):
+            cond = None if self.cond is None else self.cond[rows]
+            costs[rows], gradients[rows] = player.with_gradient(x[rows], t[rows], cond)
+        return costs, gradients
 
 
 def with_gradient(cost_to_go: CostToGo, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """``J(x, t)`` (B,) and its gradient (B,*S), detached, for any callable; all of t is one step."""
+    """``J(x, t)`` (B,) and its gradient (B,*S), detached, for any callable."""
     if isinstance(cost_to_go, Cost):
         return cost_to_go.with_gradient(x, t)
     with torch.enable_grad():

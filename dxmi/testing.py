@@ -69,6 +69,9 @@ def check_sampler(build: Callable[[], Sampler], shape: tuple[int, ...]) -> None:
         if isinstance(sampler, GaussianSampler):
             laws = [_moments(sampler(x, t, _cost, None), x, int(t[0])) for x, t, _ in transitions(xs)]
             losses = [(torch.randn_like(m) * m + torch.randn_like(m) * std).sum() for m, std in laws]
+            if sampler.value_guided:
+                losses = [sampler.start_loss(_cost, tuple(like.shape))]
+                _check_costs(sampler, xs)
             _check_gradients(losses, dict(sampler.named_parameters()))
         loaded.load_state_dict(sampler.state_dict())
         _same(_chain(sampler, like, seed=0), _chain(loaded, like, seed=0), "another with the same state_dict differs")
@@ -158,6 +161,12 @@ def _check_gradients(losses: list[Tensor], tensors: dict[str, Tensor]) -> None:
     for name, tensor in ((k, v) for k, v in tensors.items() if v.requires_grad and v.numel()):
         reached = tensor.grad is not None and bool(tensor.grad.isfinite().all() and tensor.grad.any())
         _require(reached, f"no finite gradient other than zero reaches {name}")
+
+
+def _check_costs(sampler: GaussianSampler, xs: Tensor) -> None:
+    for x, t, x_next in transitions(xs):
+        _fits(sampler.running_cost(x, t, sampler(x, t, _cost)), (len(x),), x, f"the running cost of step {int(t[0])}")
+        _moments(sampler.noising(x_next, t), x_next, int(t[0]))
 
 
 def _check_own_gradient(energy: Energy, x: Tensor) -> None:

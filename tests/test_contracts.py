@@ -28,6 +28,7 @@ OPTIONS = {
     ("dxmi.energies", "callable"): {"function": "test_contracts:half_square", "shape": [2]},
     ("dxmi.energies", "gaussian_mixture"): {"preset": "gmm9"},
     ("dxmi.energies", "mean_free"): {"energy": {"name": "dw4"}},
+    ("dxmi.energies", "informed"): {"energy": {"name": "gaussian_mixture", "preset": "gmm9"}, "steps": 4},
     ("dxmi.energies", "mixture"): {"energies": [{"name": "banana"}, {"name": "gaussian_mixture", "preset": "gmm9"}]},
     ("dxmi.energies", "pairwise_mrf"): {"theta": [[0.0, 1.0, 0.5], [1.0, 0.0, 2.0], [0.5, 2.0, 0.0]]},
     ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},

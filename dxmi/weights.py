@@ -1,0 +1,93 @@
+"""Importance weights of a sampler's trajectories: an honest log Z from a sampler that tells its steps (MATH 4.7)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from dxmi.api import ConfigError, Cost, GaussianSampler, Sampler, Transition, randn
+from dxmi.objectives import rollout
+
+
+class Weighted(NamedTuple):
+    """Samples and the logs of their weights."""
+
+    samples: Tensor
+    """(n,*S)"""
+    log_w: Tensor
+    """(n,); their exponentials average to Z under the sampler"""
+
+
+def log_density(law: Transition, x: Tensor) -> Tensor:
+    """``log N(x; mean, std^2 I)``: (B,)."""
+    std = law.std.expand_as(x)
+    terms = ((x - law.mean) / std).square() / 2 + std.log() + math.log(2 * math.pi) / 2
+    return -terms.flatten(1).sum(1)
+
+
+def path_log_weights(sampler: GaussianSampler, cost: Cost, xs: Tensor, tau: float) -> Tensor:
+    """MATH (4.7) of trajectories xs (T+1,n,*S): ``-E(x_T)/tau + log q~(x_0..x_{T-1}|x_T) - log pi(x_0..x_T)``, (n,)."""
+    with torch.no_grad():
+        log_w: Tensor = -cost.energy(xs[-1]) / tau - log_density(sampler.start_law(xs[0]), xs[0])
+        for k in range(sampler.steps):
+            t = torch.full((xs.shape[1],), k, device=xs.device)
+            log_w = log_w + log_density(sampler.noising(xs[k + 1], t), xs[k])
+            log_w = log_w - log_density(sampler(xs[k], t, cost), xs[k + 1])
+    return log_w
+
+
+def weigh(sampler: Sampler, cost: Cost, n: int, tau: float = 1.0, generator: Generator | None = None) -> Weighted:
+    """N trajectories of the sampler and their log-weights.
+
+    Raises:
+        ConfigError: the sampler does not tell its transitions, or has no noising chain to compare them with
+    """
+    told = telling(sampler)
+    xs = rollout(told, cost, (n, *(cost.energy.event_shape or ())), generator)
+    return Weighted(xs[-1], path_log_weights(told, cost, xs, tau))
+
+
+def weigh_exact(
+    sampler: Sampler, cost: Cost, exact: Tensor, tau: float = 1.0, generator: Generator | None = None
+) -> Weighted:
+    """Exact samples (n,*S) carried back to noise by the noising chain, and the log-weights of those paths.
+
+    Raises:
+        ConfigError: as ``weigh``
+    """
+    told = telling(sampler)
+    xs = [exact]
+    for k in reversed(range(told.steps)):
+        law = told.noising(xs[0], torch.full((len(exact),), k, device=exact.device))
+        xs.insert(0, law.mean + law.std * randn(tuple(exact.shape), exact, generator))
+    return Weighted(exact, path_log_weights(told, cost, torch.stack(xs), tau))
+
+
+def telling(sampler: Sampler) -> GaussianSampler:
+    """The sampler, if its steps' laws and a noising chain are known. Raises ConfigError if not."""
+    if not isinstance(sampler, GaussianSampler):
+        raise ConfigError(f"sampler: {type(sampler).__name__} does not tell its transitions, so it has no log-weights")
+    try:
+        one = torch.zeros(1, 1)
+        sampler.noising(one, torch.zeros(1, dtype=torch.long))
+        sampler.start_law(one)
+    except NotImplementedError as error:
+        raise ConfigError(f"sampler: {error}") from error
+    return sampler
+
+
+def estimates(drawn: Weighted, exact: Weighted | None = None) -> dict[str, float]:
+    """MATH (4.8): ELBO, log Z of the sampler's own paths, ESS over K; with exact samples also EUBO and their log Z."""
+    log_w, n = drawn.log_w.double(), len(drawn.log_w)
+    found = {
+        "elbo": log_w.mean().item(),
+        "log_z": (log_w.logsumexp(0) - math.log(n)).item(),
+        "ess": (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0) - math.log(n)).exp().item(),
+    }
+    if exact is not None:
+        back = exact.log_w.double()
+        found |= {"eubo": back.mean().item(), "log_z_forward": -((-back).logsumexp(0) - math.log(len(back))).item()}
+    return found

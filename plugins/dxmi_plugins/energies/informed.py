@@ -1,0 +1,62 @@
+"""A value network that knows its target: sensible before it has learned anything (MATH 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dxmi.api import ConfigError, Energy
+
+from .time import TimeEmbedding
+
+
+class InformedValue(Energy):
+    """``V_t(x) = w_t*E(x) + p_t*||x||^2 + c_t + f(x/start, t)`` at the steps t < T of a chain that ends in ``exp(-E)``.
+
+    The target's energy fades in and a Gaussian fades out: w_t rises from ``low`` to 0.9 geometrically, p_t is that of
+    N(0, start^2 I), c_t is 0 and the perceptron f returns 0 until they learn. So the untrained value already draws
+    chains to every mode of the target, where one that starts from nothing finds them one by one or never.
+
+    Args:
+        energy: the target
+        steps: T of the sampler
+        start: std of the sampler's start
+        low: w_0
+        width: units of a hidden layer of f
+        depth: number of hidden layers of f
+
+    Raises:
+        ConfigError: an option is not positive, or the energy is no known density
+    """
+
+    def __init__(
+        self, energy: Energy, steps: int, start: float = 1.0, low: float = 1e-3, width: int = 128, depth: int = 3
+    ):
+        super().__init__()
+        for name, value in {"steps": steps, "start": start, "low": low, "width": width, "depth": depth}.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"{name}: {value} is not positive")
+        if energy.event_shape is None:
+            raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
+        self.event_shape, self.start = energy.event_shape, start
+        self.energy = energy.requires_grad_(False)
+        self.log_weight = nn.Parameter(torch.logspace(math.log10(low), math.log10(0.9), steps).log())
+        self.log_precision = nn.Parameter(torch.full((steps,), -math.log(2 * start**2)))
+        self.shift = nn.Parameter(torch.zeros(steps))
+        self.stem = nn.Linear(math.prod(energy.event_shape), width)
+        self.time = TimeEmbedding(width)
+        hidden = [layer for _ in range(depth - 1) for layer in (nn.SiLU(), nn.Linear(width, width))]
+        self.body = nn.Sequential(*hidden, nn.SiLU(), nn.Linear(width, 1))
+        for p in self.body[-1].parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""
+        assert t is not None
+        flat = x.flatten(1)
+        f = self.body(self.stem(flat / self.start) + self.time(t, x)).squeeze(1)
+        prior = self.log_precision[t].exp() * flat.square().sum(1)
+        value: Tensor = self.log_weight[t].exp() * self.energy(x) + prior + self.shift[t] + f
+        return value

@@ -1,0 +1,124 @@
+"""Value-gradient sampling: noise is carried to samples by the gradients of learned values (MATH 4)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn, with_gradient
+
+
+class VGS(GaussianSampler):
+    """A chain of T Gaussian steps on ``exp(-E/tau)`` whose drift is the gradient of a value (MATH 4).
+
+    With the auxiliary noising chain ``x_t = x_{t+1}/a_t + s_t*eps`` the best drift is known, and the value that gives
+    it is the soft optimal cost to go. The sampler's own parameters are the std of its start alone.
+
+    Args:
+        steps: T
+        chain: ve keeps the scale of the state (a = 1); vp shrinks it towards noise, a = 1/sqrt(1 - s^2)
+        schedule: how ``s_t^2`` goes from ``first`` to ``last``: constant, linear, quadratic (linear in s) or
+            exponential (linear in log s)
+        first: s_0^2, of the step that leaves the noise
+        last: s_{T-1}^2, of the step that makes the sample
+        tau: temperature
+        start: std of the normal start x_0, learned from there
+        drift: value takes the gradient of the next step's value where the mean would lie without drift (the paper,
+            MATH 4.3); posterior takes the gradient of this step's value (MATH 4.4), needs no gradient of the energy
+            and is better to draw with
+        clip: largest norm of a gradient; null does not clip
+
+    Raises:
+        ConfigError: a variance or a temperature is not positive, or a vp variance is not below 1
+    """
+
+    value_guided = True
+
+    def __init__(
+        self,
+        steps: int = 20,
+        chain: Literal["ve", "vp"] = "vp",
+        schedule: Literal["constant", "linear", "quadratic", "exponential"] = "quadratic",
+        first: float = 0.2,
+        last: float = 0.1,
+        tau: float = 1.0,
+        start: float = 1.0,
+        drift: Literal["value", "posterior"] = "value",
+        clip: float | None = None,
+    ):
+        super().__init__()
+        for name, value in {"steps": steps, "first": first, "last": last, "tau": tau, "start": start}.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"{name}: {value} is not positive")
+        if clip is not None and not clip > 0:
+            raise ConfigError(f"clip: {clip} is not positive; null does not clip")
+        if chain == "vp" and max(first, last) >= 1:
+            raise ConfigError(f"first: the variances {first} and {last} of a vp chain have to be below 1")
+        self.steps, self.tau, self.drift, self.clip = steps, tau, drift, clip
+        s2 = variances(schedule, first, last, steps)
+        self.a: Tensor
+        self.s: Tensor
+        self.register_buffer("a", torch.ones(steps) if chain == "ve" else (1 - s2).rsqrt())
+        self.register_buffer("s", s2.sqrt())
+        self.log_std = nn.Parameter(torch.tensor(math.log(start)))
+
+    def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        """``sigma_0`` times standard normal noise, (B,*S)."""
+        return self.log_std.exp() * randn(shape, self.log_std, generator)
+
+    def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
+        """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
+        a, s = (column(part[t], x) for part in (self.a, self.s))
+        if self.drift == "value":
+            _, g = with_gradient(cost_to_go, a * x, t + 1)
+            m = (a * s) ** 2 / self.tau * self.clipped(g)
+        else:
+            _, g = with_gradient(cost_to_go, x, t)
+            m = a * s**2 / self.tau * self.clipped(g)
+        return Transition(a * x - m, a * s)
+
+    def clipped(self, g: Tensor) -> Tensor:
+        """Gradients (B,*S) of norm ``clip`` at most."""
+        if self.clip is None:
+            return g
+        norm = g.square().flatten(1).sum(1).sqrt()
+        return g * column(self.clip / norm.clamp(min=self.clip), g)
+
+    def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
+        """MATH (4.1): ``tau*(||m||^2/(2*sigma^2) - D*log a)``, (B,), in closed form."""
+        m = column(self.a[t], x) * x - step.mean
+        quadratic = (m / step.std).square().flatten(1).sum(1) / 2
+        return self.tau * (quadratic - x[0].numel() * self.a[t].log())
+
+    def start_loss(self, cost_to_go: CostToGo, shape: tuple[int, ...]) -> Tensor:
+        """MATH (4.6): ``E V_0(sigma_0*eps) - tau*D*log sigma_0``, a scalar with a gradient to sigma_0."""
+        x = self.initial(shape)
+        value = cost_to_go(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+        return value.mean() - self.tau * x[0].numel() * self.log_std
+
+    def noising(self, x_next: Tensor, t: Tensor) -> Transition:
+        """The auxiliary chain's law of x_t given x_{t+1} (B,*S): N(x_{t+1}/a, s^2 I)."""
+        return Transition(x_next / column(self.a[t], x_next), column(self.s[t], x_next))
+
+    def start_law(self, like: Tensor) -> Transition:
+        """The law of x_0, N(0, sigma_0^2 I), for states like (B,*S)."""
+        return Transition(torch.zeros_like(like), self.log_std.exp())
+
+
+def variances(schedule: str, first: float, last: float, steps: int) -> Tensor:
+    """s_t^2 for t = 0..T-1, (T,)."""
+    if schedule == "constant":
+        return torch.full((steps,), first)
+    if schedule == "linear":
+        return torch.linspace(first, last, steps)
+    if schedule == "quadratic":
+        return torch.linspace(math.sqrt(first), math.sqrt(last), steps).square()
+    return torch.logspace(math.log10(first), math.log10(last), steps)
+
+
+def column(per_row: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B,1,...) with as many dimensions as ``like``."""
+    return per_row.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,148 @@
+"""Value-gradient sampling against closed forms (MATH 4): Bellman, weights, bounds."""
+
+import math
+import re
+
+import pytest
+import torch
+from accelerate import Accelerator
+from dxmi_plugins.energies.informed import InformedValue
+from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
+from dxmi_plugins.samplers.mcmc.langevin import Langevin
+from dxmi_plugins.samplers.vgs import VGS, variances
+
+from dxmi.algorithm import DxMI
+from dxmi.api import ConfigError, Cost, Energy
+from dxmi.learning import Game, Learning, Rates
+from dxmi.objectives import walk
+from dxmi.weights import estimates, path_log_weights, weigh, weigh_exact
+
+
+class Pushed(Energy):
+    """The optimal values of a mixture: -tau*log of the target pushed through the noising chain (MATH 4.5)."""
+
+    def __init__(self, target, sampler):
+        super().__init__()
+        self.levels, scale, variance = [], 1.0, 0.0  # x_t = scale*x_T + N(0, variance)
+        for a, s in zip(sampler.a.flip(0).tolist(), sampler.s.flip(0).tolist(), strict=True):
+            scale, variance = scale / a, variance / a**2 + s**2
+            self.levels.insert(0, (target.convolved(variance / scale**2), scale))
+
+    def forward(self, x, t=None, cond=None):
+        energies = torch.stack([e(x / scale) + x.shape[1] * math.log(scale) for e, scale in self.levels])
+        return energies.gather(0, t[None]).squeeze(0)
+
+
+def exact(preset="gmm9", **options):
+    target, sampler = GaussianMixture(preset), VGS(**options)
+    return Cost(target, Pushed(target, sampler), sampler.steps), sampler
+
+
+@pytest.mark.parametrize("chain", ["ve", "vp"])
+def test_the_closed_form_values_satisfy_the_bellman_equation(chain):
+    """V_t(x) = -tau*log of the integral of exp(-V_{t+1}(y)/tau)*q~(x|y) over y, in one dimension by quadrature."""
+    target = GaussianMixture(weights=[1.0, 3.0], means=[[-2.0], [1.0]], covariances=[0.3, 0.5])
+    sampler = VGS(6, chain, first=0.4, last=0.1).double()
+    V = Pushed(target, sampler)
+    y = torch.linspace(-12, 12, 4801, dtype=torch.float64)[:, None]
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+    J = Cost(target, V, 6)
+    for k in range(6):
+        t = torch.full((len(y),), k)
+        law = sampler.noising(y, t)
+        log_q = -(((x.T - law.mean) / law.std) ** 2) / 2 - law.std.log() - math.log(2 * math.pi) / 2
+        integral = (log_q - J(y, t + 1)[:, None]).logsumexp(0) + math.log(24 / 4800)
+        torch.testing.assert_close(J(x, t[:7]), -integral, rtol=0, atol=1e-6)
+
+
+def test_a_quadratic_energy_has_the_known_recursion():
+    """With the drift of MATH (4.3) and V = P x^2/2, TD gives P - a*P^2 + a^2*P^3, a = s^2/tau (TOOLBOX row 32)."""
+    tau, s2, P = 0.7, 0.2, 1.3
+
+    class Quadratic(Energy):
+        event_shape = (1,)
+
+        def forward(self, x, t=None, cond=None):
+            return P * x.square().sum(1) / 2
+
+    sampler = VGS(1, "ve", first=s2, last=s2, tau=tau).double()
+    J = Cost(Quadratic(), None, 1)
+    x, t = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    step = sampler(x, t, J)
+    expected = P * (step.mean.square() + step.std.square()).sum(1) / 2  # of J(x') under the step
+    a = s2 / tau
+    found = expected + sampler.running_cost(x, t, step)
+    torch.testing.assert_close(found, (P - a * P**2 + a**2 * P**3) * x[:, 0] ** 2 / 2 + P * s2 / 2)
+
+
+@pytest.mark.parametrize(("chain", "drift"), [("ve", "value"), ("vp", "posterior")])
+def test_log_weights_are_those_of_the_formula(chain, drift):
+    """MATH (4.7), written with the drifts m and the noises eps of each step."""
+    torch.manual_seed(0)
+    J, sampler = exact(steps=5, chain=chain, drift=drift, tau=1.0)
+    sampler.double()
+    xs = torch.stack(list(walk(sampler, J, (20, 2))))
+    log_w = -J.energy(xs[-1]) + (xs[0] / sampler.log_std.exp()).square().sum(1) / 2
+    log_w = log_w + 2 * (sampler.log_std + math.log(2 * math.pi) / 2)
+    for k in range(5):
+        a, step = sampler.a[k], sampler(xs[k], torch.full((20,), k), J)
+        m, eps = a * xs[k] - step.mean, (xs[k + 1] - step.mean) / step.std
+        log_w = log_w + 2 * a.log() - (m / step.std).square().sum(1) / 2 + (m * eps / step.std).sum(1)
+    torch.testing.assert_close(path_log_weights(sampler, J, xs, 1.0), log_w.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("drift", "gap"), [("value", 0.75), ("posterior", 0.6)])
+def test_exact_values_give_an_honest_log_z(drift, gap):
+    torch.manual_seed(0)
+    J, sampler = exact(steps=30, drift=drift)
+    found = estimates(weigh(sampler, J, 20_000), weigh_exact(sampler, J, J.energy.sample(20_000)))
+    assert abs(found["log_z"]) < 0.03 and abs(found["log_z_forward"]) < 0.03
+    assert -gap < found["elbo"] < 0 < found["eubo"] < gap
+    assert found["ess"] > 0.2
+
+
+def test_it_learns_a_mixture_of_nine_in_a_few_rounds():
+    torch.manual_seed(0)
+    target = GaussianMixture("gmm9")
+    sampler = VGS(30, "ve", "exponential", first=4.0, last=0.05, start=7.0)
+    value = InformedValue(target, 30, start=7.0, width=64, depth=2)
+    learning = Learning(lr=Rates(value=1e-3, std=1e-2), betas=(0.9, 0.999))
+    game = DxMI(target, sampler, value, Game(warmup=0, sweep=True), learning, Accelerator(cpu=True))
+    for _ in range(30):
+        log = game.round(None, (128, 2))
+    assert {"value_loss", "start_loss", "e_sample"} <= log.keys()
+    sampler.drift = "posterior"
+    drawn = weigh(sampler, Cost(target, value, 30), 2000)
+    found = estimates(drawn)
+    assert abs(found["log_z"]) < 0.15 and found["ess"] > 0.2
+    assert torch.cdist(drawn.samples, target.modes).argmin(1).bincount(minlength=9).min() > 60  # of 222
+
+
+def test_schedules_run_from_the_first_variance_to_the_last():
+    for schedule in ("linear", "quadratic", "exponential"):
+        s2 = variances(schedule, 0.4, 0.1, 5)
+        torch.testing.assert_close(s2[[0, -1]], torch.tensor([0.4, 0.1]))
+        assert (s2.diff() < 0).all()
+    assert variances("constant", 0.4, 0.1, 5).tolist() == pytest.approx([0.4] * 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"steps": 0}, "steps: 0"),
+        ({"first": 0.0}, "first: 0.0 is not positive"),
+        ({"last": -1.0}, "last: -1.0 is not positive"),
+        ({"first": 1.5}, "first: the variances 1.5 and 0.1 of a vp chain"),
+        ({"tau": 0.0}, "tau: 0.0"),
+        ({"clip": 0.0}, "clip: 0.0"),
+    ],
+)
+def test_impossible_chains_are_refused(options, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        VGS(**options)
+
+
+def test_weights_are_refused_where_steps_are_not_told():
+    J, _ = exact(steps=2)
+    with pytest.raises(ConfigError, match="Langevin does not tell its transitions"):
+        weigh(Langevin(steps=2), J, 3)
