@@ -105,6 +105,9 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
         given = overrides[0] if overrides else "--print_config"
         raise ConfigError(f"{given}: a pipeline takes no such option; see 'dxmi sample --help'")
     quiet()
+    if (Path(options.config) / "sampler").is_dir():
+        run_density_again(options)
+        return
     from dxmi.artefacts import sample_pipeline, save_grid
 
     out = options.out or Path("grid.png")
@@ -123,6 +126,19 @@ def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
         from dxmi.sampling import sample_density
 
         print(sample_density(config, options.out or Path("runs") / Path(options.config).stem))
+
+
+def run_density_again(options: argparse.Namespace) -> None:
+    """``dxmi sample RUN`` of a run on a known density."""
+    from safetensors.torch import save_file
+
+    from dxmi.densities import sample_density_run
+
+    if options.steps is not None:
+        raise ConfigError("--steps: a learned sampler has the steps it was trained with")
+    out = options.out or Path("samples.safetensors")
+    save_file(sample_density_run(Path(options.config), options.n or 1000, options.seed or 0), out)
+    print(out)
 
 
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -84,6 +84,7 @@ class Run(Learning):
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
+        paths: number of paths whose log-weights say how well a learned sampler hits a known density
     """
 
     energy: Energy
@@ -98,10 +99,12 @@ class Run(Learning):
     tracker: str | None = "tensorboard"
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])
     batch_size: int = 64
+    paths: int = 10_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.steps >= 1, f"steps: {self.steps} rounds train nothing; give 1 or more")
+        require(self.paths >= 2, f"paths: {self.paths} are too few; give 2 or more")
         require(self.batch_size >= 1, f"batch_size: {self.batch_size} is not positive")
         require(min(self.compare_steps, default=1) >= 1, f"compare_steps: {self.compare_steps} are not all positive")
 

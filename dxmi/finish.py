@@ -10,6 +10,7 @@ from torch import Generator
 
 from dxmi import artefacts
 from dxmi.api import Draw
+from dxmi.densities import finish_density
 from dxmi.evaluate import Contender, evaluate, stamp, student
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 def finish(session: Session, floor: dict[str, Any] | None) -> None:
     """Write the products, evaluate the averaged sampler beside its rivals, report."""
+    if session.images is None:
+        finish_density(session)
+        return
     rivals = session.run.sampler.rivals()
     if session.main:
         save_products(session)

@@ -17,9 +17,10 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Cost, Sampler
+from dxmi.api import ConfigError, Cost, GaussianSampler, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
+from dxmi.densities import metrics
 from dxmi.dialect import differences
 from dxmi.errors import first_line
 from dxmi.evaluate import data_floor, student
@@ -62,6 +63,9 @@ class Session:
         self.run = run = config.build()
         self.shape = self.event_shape()
         run.sampler.check(self.shape)
+        self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
+        if self.value_guided and run.value is None:
+            raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         self.initialise()
@@ -128,7 +132,7 @@ class Session:
                     if not console.is_terminal:  # a log file shows no bar
                         self.tell(f"round {step}/{run.steps}: {state}")
                 if step % every.samples == 0:
-                    self.draw_grid(step)
+                    self.look(step)
                 if step % every.checkpoint == 0 or step == run.steps:
                     checkpoint.save(self.accelerator, self.out, step)
 
@@ -158,8 +162,14 @@ class Session:
         """The averaged sampler, which is the product."""
         return cast(Sampler, self.game.ema.module)
 
-    def draw_grid(self, step: int) -> None:
-        """Samples of the averaged sampler, always from the same noise."""
+    def look(self, step: int) -> None:
+        """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
+        if self.main and self.images is None and self.value_guided:
+            _, found = metrics(self, min(self.run.paths, 2000), seed=0)
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **found}) + "\n")
+            self.accelerator.log(found, step=step)
+            self.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         if self.main and len(self.shape) == 3:
             samples = student(self.average(), self.shape)(64, self.run.sampler.steps, Generator().manual_seed(0))
             artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")

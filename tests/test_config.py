@@ -138,6 +138,6 @@ def test_put_keeps_the_neighbours():
 def test_shipped_configs_are_valid():
     for path in sorted((DIGITS.parents[2] / "configs").glob("*.yaml")):
         raw = read(path)
-        kind = Pretrain if "sampler" not in raw else Run if raw.get("data") else Chains
+        kind = Pretrain if "sampler" not in raw else Chains if "chains" in raw else Run
         resolved = Checked(kind, raw).resolved
-        assert resolved["energy"]["name"] if kind is Chains else resolved["data"]["path"]
+        assert resolved["data"]["path"] if raw.get("data") else resolved["energy"]["name"]

@@ -33,8 +33,8 @@ class Pushed(Energy):
         return energies.gather(0, t[None]).squeeze(0)
 
 
-def exact(preset="gmm9", **options):
-    target, sampler = GaussianMixture(preset), VGS(**options)
+def exact(preset="gmm9", drift="value", **options):
+    target, sampler = GaussianMixture(preset), VGS(drift=drift, draw=drift, **options)
     return Cost(target, Pushed(target, sampler), sampler.steps), sampler
 
 
@@ -79,7 +79,7 @@ def test_a_quadratic_energy_has_the_known_recursion():
 def test_log_weights_are_those_of_the_formula(chain, drift):
     """MATH (4.7), written with the drifts m and the noises eps of each step."""
     torch.manual_seed(0)
-    J, sampler = exact(steps=5, chain=chain, drift=drift, tau=1.0)
+    J, sampler = exact(steps=5, chain=chain, drift=drift)
     sampler.double()
     xs = torch.stack(list(walk(sampler, J, (20, 2))))
     log_w = -J.energy(xs[-1]) + (xs[0] / sampler.log_std.exp()).square().sum(1) / 2
@@ -111,7 +111,7 @@ def test_it_learns_a_mixture_of_nine_in_a_few_rounds():
     for _ in range(30):
         log = game.round(None, (128, 2))
     assert {"value_loss", "start_loss", "e_sample"} <= log.keys()
-    sampler.drift = "posterior"
+    sampler.eval()
     drawn = weigh(sampler, Cost(target, value, 30), 2000)
     found = estimates(drawn)
     assert abs(found["log_z"]) < 0.15 and found["ess"] > 0.2

@@ -27,8 +27,9 @@ class VGS(GaussianSampler):
         tau: temperature
         start: std of the normal start x_0, learned from there
         drift: value takes the gradient of the next step's value where the mean would lie without drift (the paper,
-            MATH 4.3); posterior takes the gradient of this step's value (MATH 4.4), needs no gradient of the energy
-            and is better to draw with
+            MATH 4.3), which explores better; posterior takes the gradient of this step's value (MATH 4.4), which needs
+            no gradient of the energy and weighs better
+        draw: the drift in use once nothing is learned any more, in ``eval()``
         clip: largest norm of a gradient; null does not clip
 
     Raises:
@@ -47,6 +48,7 @@ class VGS(GaussianSampler):
         tau: float = 1.0,
         start: float = 1.0,
         drift: Literal["value", "posterior"] = "value",
+        draw: Literal["value", "posterior"] = "posterior",
         clip: float | None = None,
     ):
         super().__init__()
@@ -57,7 +59,7 @@ class VGS(GaussianSampler):
             raise ConfigError(f"clip: {clip} is not positive; null does not clip")
         if chain == "vp" and max(first, last) >= 1:
             raise ConfigError(f"first: the variances {first} and {last} of a vp chain have to be below 1")
-        self.steps, self.tau, self.drift, self.clip = steps, tau, drift, clip
+        self.steps, self.tau, self.drift, self.draw, self.clip = steps, tau, drift, draw, clip
         s2 = variances(schedule, first, last, steps)
         self.a: Tensor
         self.s: Tensor
@@ -72,7 +74,7 @@ class VGS(GaussianSampler):
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
         a, s = (column(part[t], x) for part in (self.a, self.s))
-        if self.drift == "value":
+        if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
             m = (a * s) ** 2 / self.tau * self.clipped(g)
         else:

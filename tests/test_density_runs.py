@@ -1,0 +1,73 @@
+"""Runs that learn a sampler of a known density: what they leave, and drawing from them again."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from dxmi.cli import main
+
+
+@pytest.fixture
+def small(tmp_path):
+    """configs/gmm9_vgs.yaml for a few seconds."""
+    config = yaml.safe_load((ROOT / "configs" / "gmm9_vgs.yaml").read_text())
+    config |= {"steps": 6, "paths": 5000, "batch_size": 64, "tracker": None, "every": {"log": 2, "samples": 3}}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", str(small), "--out", str(out)]) == 0
+    names = {"run.yaml", "metrics.jsonl", "sampler", "value", "samples.safetensors", "evaluation.json", "picture.png"}
+    assert names <= {path.name for path in out.iterdir()}
+    saved = load_file(out / "samples.safetensors")
+    assert saved["samples"].shape == (5000, 2) and saved["log_w"].isfinite().all()
+    (row,) = json.loads((out / "evaluation.json").read_text())["rows"]
+    found = row["metrics"]
+    assert found["elbo"] < found["log_z"] and found["elbo"] < 0 < found["eubo"] and found["log_z_exact"] == 0
+    assert row["steps"] == 30 and row["samples"] == 5000 and 0 < found["ess"] <= 1
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged if "ess" in line] == [3, 6]
+
+    for name in ("a", "b"):
+        again = ["sample", str(out), "-n", "300", "--seed", "5", "--out", str(tmp_path / name)]
+        assert main(again) == 0
+    a, b = (load_file(tmp_path / name) for name in ("a", "b"))
+    assert a["samples"].shape == (300, 2) and torch.equal(a["samples"], b["samples"])
+    log_z = (a["log_w"].logsumexp(0) - torch.tensor(300.0).log()).item()
+    assert abs(log_z - found["log_z"]) < 0.3  # the learned values were loaded, not fresh ones
+    capsys.readouterr()
+    assert main(["sample", str(out), "--steps", "5"]) == 2 and "--steps" in capsys.readouterr().err
+    (out / "sampler" / "model.safetensors").unlink()
+    assert main(["sample", str(out)]) == 2 and "finished run" in capsys.readouterr().err
+
+
+def test_equal_seeds_give_equal_ends(small, tmp_path):
+    runs = [tmp_path / "a", tmp_path / "b"]
+    assert [main(["train", str(small), "--out", str(run)]) for run in runs] == [0, 0]
+    for path in ("sampler", "value"):
+        for a, b in zip(*(load_file(run / path / "model.safetensors").items() for run in runs), strict=True):
+            assert a[0] == b[0] and torch.equal(a[1], b[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sampler.first", "0"], "first: 0"),
+        (["--value.steps", "0"], "steps: 0"),
+        (["--value", "null"], "value: the sampler follows"),
+        (["--value.energy.preset", "funnel"], "preset"),
+        (["--paths", "1"], "paths: 1"),
+    ],
+)
+def test_impossible_runs_are_refused(arguments, says, small, tmp_path, capsys):
+    assert main(["train", str(small), "--out", str(tmp_path / "run"), *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert says in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
