@@ -164,6 +164,10 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
     from diffusers import DiffusionPipeline
 
     folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
+    if folder.exists() and not (folder / "model_index.json").exists():
+        raise ConfigError(
+            f"{source}: its sampler is no diffusers pipeline (there is no {folder.name}/model_index.json)"
+        )
     for scheduler in plugins.installed("dxmi.schedulers").values():
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported

@@ -121,7 +121,7 @@ def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) ->
         try:
             value = Noised(energy, sampler.sigmas)
         except NotImplementedError as error:
-            raise ConfigError(f"value: {error}; give an energy with time that knows them") from error
+            raise ConfigError(f"value: {error}, so this sampler needs a value with time of its own") from error
     return Cost(energy, value, sampler.steps)
 
 

@@ -168,7 +168,7 @@ def run_plugins(options: argparse.Namespace, overrides: list[str]) -> None:
     for plugin in found:
         problem = f"  BROKEN: {plugin.problem}" if plugin.problem else ""
         owner = ", ".join(plugin.distributions)
-        print(f"{plugin.group.removeprefix('dxmi.'):<11} {plugin.name:<12} {plugin.value}  ({owner}){problem}")
+        print(f"{plugin.group.removeprefix('dxmi.'):<11} {plugin.name:<20} {plugin.value}  ({owner}){problem}")
 
 
 def quiet() -> None:

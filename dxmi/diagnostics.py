@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from dxmi.api import Energy, Sampler
 
@@ -20,6 +22,9 @@ def diagnose(energy: Energy, sampler: Sampler, energies: Tensor, traces: Tensor)
         "steps": sampler.steps,
         "energy": {"mean": energies.mean().item(), "std": energies.std().item() if len(energies) > 1 else 0.0},
     }
+    exact = exact_energies(energy)
+    if exact is not None:
+        found["energy_exact"] = {"mean": exact.mean().item(), "std": exact.std().item()}
     for name, told in sampler.report().items():
         found[name] = summary(told) if isinstance(told, Tensor) and told.numel() > 1 else _plain(told)
         if name == "acceptance" and isinstance(told, Tensor):
@@ -28,7 +33,33 @@ def diagnose(energy: Energy, sampler: Sampler, energies: Tensor, traces: Tensor)
         found["log_z_exact"] = energy.log_z
     if traces.shape[0] >= 4:
         found |= convergence(traces.flatten(2))
-    return found
+    return found | {"warnings": warnings(found)}
+
+
+def exact_energies(energy: Energy, n: int = 10_000) -> Tensor | None:
+    """Energies (n,) of exact draws, always the same ones; None where there are none."""
+    try:
+        with torch.no_grad():
+            return energy(energy.sample(n, Generator().manual_seed(0)))  # type: ignore[no-any-return]
+    except NotImplementedError:
+        return None
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Reasons not to believe the samples that the diagnostics give: one line each, none if all is well."""
+    out = []
+    frozen = found.get("chains_that_never_moved", 0)
+    if frozen:
+        out.append(f"{frozen} of {found['chains']} chains never moved; try a smaller step size or drift_clip")
+    worst = [r for r in found.get("r_hat", []) if r is None or r > 1.05]
+    if worst:
+        out.append("R-hat is above 1.05: the chains have not mixed; run longer")
+    if "energy_exact" in found:
+        (mean, std), (true, spread) = (list(found[key].values()) for key in ("energy", "energy_exact"))
+        error = math.sqrt(std**2 / found["chains"] + spread**2 / 10_000)
+        if abs(mean - true) > 5 * error or not 0.8 < std / spread < 1.25:
+            out.append(f"energies are {mean:.3g} +- {std:.3g}, of exact draws {true:.3g} +- {spread:.3g}")
+    return out
 
 
 def summary(per_chain: Tensor) -> dict[str, float]:
@@ -47,10 +78,16 @@ def convergence(traces: Tensor) -> dict[str, Any]:
     axes = {"chain_axis": 0, "draw_axis": 1}
     bulk = torch.as_tensor(array_stats.ess(array, method="bulk", **axes))
     tail = torch.as_tensor(array_stats.ess(array, method="tail", prob=0.9, **axes))  # of the 5 % and 95 % quantiles
-    found = {"draws": array.shape[0] * array.shape[1], "ess_bulk": bulk.tolist(), "ess_tail": tail.tolist()}
+    found = {"draws": array.shape[0] * array.shape[1], "ess_bulk": _finite(bulk), "ess_tail": _finite(tail)}
     if array.shape[0] > 1:
-        found["r_hat"] = torch.as_tensor(array_stats.rhat(array, method="rank", **axes)).tolist()
+        with np.errstate(all="ignore"):  # chains that stand still have no variance
+            found["r_hat"] = _finite(array_stats.rhat(array, method="rank", **axes))
     return found
+
+
+def _finite(values: Any) -> list[float | None]:
+    """JSON has no infinity: None where a number is not finite."""
+    return [v if math.isfinite(v) else None for v in torch.as_tensor(values).tolist()]
 
 
 def _plain(told: Any) -> Any:

@@ -30,10 +30,18 @@ class Energy(nn.Module, ABC):
         """X (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
 
     def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``E(x)`` (B,) and its gradient with respect to x (B,*S), detached; override it where that is cheaper."""
+        """``E(x)`` (B,) and its gradient with respect to x (B,*S), detached; override it where that is cheaper.
+
+        Raises:
+            ConfigError: the energy cannot be differentiated
+        """
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             e = self(x, t, cond)
+            if not e.requires_grad:
+                raise ConfigError(
+                    f"energy: {type(self).__name__} has no gradient; use a sampler without, as metropolis"
+                )
             (gradient,) = torch.autograd.grad(e.sum(), x)
         return e.detach(), gradient
 

@@ -46,18 +46,20 @@ def sample_density(config: Checked[Chains], out: Path) -> Path:
         {"samples": drawn.samples.contiguous().cpu(), "energies": drawn.energies.cpu()}, partial / "samples.safetensors"
     )
     stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device.type}
-    report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2)
+    report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2, allow_nan=False)
     (partial / "diagnostics.json").write_text(report + "\n")
     (partial / "run.yaml").write_text(yaml.safe_dump(config.resolved, sort_keys=False))
     save_picture(run.energy, drawn, partial / "picture.png")
     partial.rename(out)
     print(report)
+    for line in drawn.diagnostics["warnings"]:
+        console.print(f"warning: {line}", style="yellow")
     return out
 
 
 def run_chains(run: Chains) -> Drawn:
     """The chains of a config, with a progress bar."""
-    with Progress(console=console) as progress:
+    with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("steps", total=run.sampler.steps)
         return draw(
             run.energy,

@@ -78,6 +78,11 @@ class Session:
         shape = self.run.energy.event_shape if self.images is None else self.images.event_shape
         if shape is None:
             raise ConfigError("data: the energy is a network, so it needs data to learn from")
+        own = self.run.energy.event_shape
+        if own not in (None, shape):
+            raise ConfigError(
+                f"energy: {type(self.run.energy).__name__} is a density of events {own}, the data {shape}"
+            )
         return shape
 
     def initialise(self) -> None:
@@ -156,7 +161,7 @@ class Session:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log(values, step=step)
         shown = "energy_gap" if "energy_gap" in values else "e_sample"
-        return f"{speed or 0:.1f} rounds/s, {shown.replace('_', ' ')} {values[shown]:+.3f}"
+        return f"{f'{speed:.1f} rounds/s, ' if speed else ''}{shown.replace('_', ' ')} {values[shown]:+.3f}"
 
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""

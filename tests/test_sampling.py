@@ -105,6 +105,34 @@ def test_an_energy_of_the_wrong_shape_is_named():
         draw(Column(), Drift(), 5)
 
 
+def test_warnings_say_when_not_to_believe_the_samples(tmp_path, capsys):
+    arguments = ["sample", str(ROOT / "configs" / "banana_mala.yaml"), "--sampler.start", "0.1", "-n", "50"]
+    assert main([*arguments, "--steps", "12", "--sampler.step_size", "0.001", "--out", str(tmp_path / "short")]) == 0
+    text = (tmp_path / "short" / "diagnostics.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)  # no NaN, no Infinity
+    assert any("R-hat" in line for line in found["warnings"])
+    assert any("of exact draws" in line for line in found["warnings"])
+    assert "warning: R-hat" in capsys.readouterr().err
+    assert found["energy_exact"]["mean"] == pytest.approx(2.84, abs=0.05)
+    still = draw(Normal(), Drift(), 5).diagnostics
+    assert any("1 of 5 chains never moved" in line for line in still["warnings"])
+
+
+def test_chains_that_stand_still_leave_no_infinities():
+    found = convergence(torch.arange(3.0).repeat(8, 1)[..., None])
+    assert found["r_hat"] == [None]
+    json.dumps(found, allow_nan=False)
+
+
+def test_an_energy_without_gradient_is_named():
+    class Flat(Normal):
+        def forward(self, x, t=None, cond=None):
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="energy: Flat has no gradient"):
+        Cost(Flat(), None, 1).with_gradient(torch.zeros(2, 2), torch.zeros(2))
+
+
 def test_cost_joins_energy_and_value_with_their_gradients():
     class Value(Normal):
         def forward(self, x, t=None, cond=None):
