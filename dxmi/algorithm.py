@@ -42,7 +42,8 @@ class DxMI:
     """The players, their optimisers and one round of the game.
 
     An energy without parameters is a known density and stays as it is. Networks must know their sizes already
-    (no lazy parameters left). ``ema.module`` is the averaged sampler.
+    (no lazy parameters left). ``ema.module`` is the averaged sampler,
+    ``value_ema.module`` the averaged value where the sampler follows its gradient.
 
     Args:
         value: a network with time; None makes the energy's network the value too (the paper's image runs)
@@ -70,7 +71,10 @@ class DxMI:
         for module in filter(None, players.values()):
             module.to(self.accelerator.device)
         # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
-        self.ema = AveragedModel(sampler, multi_avg_fn=get_ema_multi_avg_fn(self.learning.ema))  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(self.learning.ema)  # type: ignore[no-untyped-call]
+        self.ema = AveragedModel(sampler, multi_avg_fn=average)
+        guided = isinstance(sampler, GaussianSampler) and sampler.value_guided
+        self.value_ema = AveragedModel(value, multi_avg_fn=average) if guided and value is not None else None
         for name, player in players.items():
             if player is not None and any(p.requires_grad for p in player.parameters()):
                 optim = optimizer(player, self.learning, self._rate(name))
@@ -100,6 +104,8 @@ class DxMI:
         if isinstance(self.sampler, GaussianSampler):
             s2 = self.learn_velocity(xs)
             log |= self.learn_value(J, xs, s2, cond)
+            if self.value_ema is not None and self.value is not None:
+                self.value_ema.update_parameters(self.value)
             if self.rounds >= self.game.warmup:
                 log |= self.learn_policy(J, xs, s2, cond)
                 self.ema.update_parameters(self.sampler)

@@ -49,7 +49,7 @@ def joined(parts: list[Weighted]) -> Weighted:
 def metrics(session: Session, n: int, seed: int) -> tuple[Weighted, dict[str, float]]:
     """Weighted samples of a run's averaged sampler and the estimates of MATH (4.8)."""
     run, sampler = session.run, session.average()
-    cost = Cost(run.energy, run.value, sampler.steps)
+    cost = Cost(run.energy, session.averaged_value(), sampler.steps)
     forward, exact = weighted(sampler, cost, n, getattr(sampler, "tau", 1.0), Generator().manual_seed(seed))
     return forward, estimates(forward, exact)
 
@@ -59,8 +59,9 @@ def finish_density(session: Session) -> None:
     run, out = session.run, session.out
     if session.main:
         session.average().save_pretrained(out / "sampler")
-        if run.value is not None:
-            artefacts.save_energy(run.value, session.config.resolved["value"], run.sampler.steps, out / "value")
+        value = session.averaged_value()
+        if value is not None:
+            artefacts.save_energy(value, session.config.resolved["value"], run.sampler.steps, out / "value")
         if session.value_guided:
             forward, found = metrics(session, run.paths, run.seed)
             report(session, forward, found)

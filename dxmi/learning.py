@@ -93,7 +93,8 @@ class Learning:
         optimizer: a class of torch.optim
         betas: Adam-like optimisers' betas; null for an optimiser without them
         clip: largest gradient norm of each player; null does not clip
-        ema: decay of the moving average of the sampler's weights, which is what gets evaluated and exported
+        ema: decay of the moving average of the sampler's weights (and of the value's, where the sampler follows its
+            gradient), which is what gets evaluated and exported
     """
 
     lr: Rates = field(default_factory=Rates)

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Cost, GaussianSampler, Sampler
+from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.densities import metrics
@@ -70,7 +70,10 @@ class Session:
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         self.initialise()
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator)
-        self.accelerator.register_for_checkpointing(self.game, self.game.ema)
+        averages = (self.game.ema, self.game.value_ema)
+        self.accelerator.register_for_checkpointing(
+            self.game, *(average for average in averages if average is not None)
+        )
         self.main = self.accelerator.is_main_process
 
     def event_shape(self) -> tuple[int, ...]:
@@ -166,6 +169,11 @@ class Session:
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""
         return cast(Sampler, self.game.ema.module)
+
+    def averaged_value(self) -> Energy | None:
+        """The value that the averaged sampler follows; the learned one where it follows none."""
+        average = self.game.value_ema
+        return self.run.value if average is None else cast(Energy, average.module)
 
     def look(self, step: int) -> None:
         """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
