@@ -112,6 +112,6 @@ def test_wrong_options(options, complaint):
 
 def test_a_density_that_does_not_know_itself_with_noise_is_refused():
     with pytest.raises(
-        ConfigError, match="value: Banana has no closed form with noise added; give an energy with time"
+        ConfigError, match="value: Banana has no closed form with noise added, so this sampler needs a value"
     ):
         draw(Banana(), AnnealedLangevin(), 5)
