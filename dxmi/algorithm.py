@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api import Cost, CostToGo, Energy, GaussianSampler, Sampler, Transition
+from dxmi.errors import require
 from dxmi.learning import Game, Learning, optimizer
 from dxmi.objectives import (
     gcd_loss,
@@ -123,9 +124,10 @@ class DxMI:
             return rollout(self.sampler, J, shape, cond=cond)
         rows, start = None, data if self.game.start == "data" else None
         if self.game.start == "chains":
+            require(self.game.chains >= shape[0], f"game.chains: {self.game.chains} do not fill a batch of {shape[0]}")
             if self.chains is None:
                 self.chains = self.sampler.initial((self.game.chains, *shape[1:]))
-            rows = torch.randint(len(self.chains), shape[:1], device=self.chains.device)
+            rows = torch.randperm(len(self.chains), device=self.chains.device)[: shape[0]]
             start = self.chains[rows]
         for x in walk(self.sampler, J, shape, cond=cond, start=start):
             end = x

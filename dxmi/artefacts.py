@@ -168,7 +168,7 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
         raise ConfigError(
             f"{source}: its sampler is no diffusers pipeline (there is no {folder.name}/model_index.json)"
         )
-    for scheduler in plugins.installed("dxmi.schedulers").values():
+    for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported
     try:

@@ -51,6 +51,8 @@ class Drawn(NamedTuple):
     """(n,) of the samples"""
     traces: Tensor
     """(draws, watch, *S): states of the first chains along their second half; draws is 0 if they are no draws"""
+    trace_energies: Tensor
+    """(draws, watch) of the traces"""
     diagnostics: dict[str, Any]
     """JSON types only; see ``dxmi.diagnostics``"""
 
@@ -73,7 +75,7 @@ def draw(
 
     Raises:
         ConfigError: sampler and density do not fit
-        FloatingPointError: a state is not finite; names the chain and the step
+        FloatingPointError: a state, or the energy where a chain starts or ends, is not finite; names the chain
     """
     shape, cost = (n, *event_shape(energy)), known_cost(energy, sampler, value)
     if start is not None:
@@ -84,6 +86,8 @@ def draw(
     every = max(1, -(-(last - begin) // draws))
     traces, x = [], torch.empty(0)
     for k, x in enumerate(walk(sampler, cost, shape, Generator().manual_seed(seed), start=start)):
+        if k == 0 and sampler.stationary:
+            checked(energies_of(energy, x), "the start")
         if k % every and k != last:
             continue
         if not x.sum().isfinite() and not x.isfinite().all():
@@ -92,9 +96,23 @@ def draw(
             traces.append(x[:watch].clone())
         tell(k)
     kept = torch.stack(traces) if traces else x.new_empty(0, *x[:watch].shape)
-    with torch.no_grad():
-        energies = torch.cat([energy(part) for part in torch.split(x, 65_536)])
-    return Drawn(x, energies, kept, diagnose(energy, sampler, energies, kept))
+    energies = checked(energies_of(energy, x), "the end")
+    along = energies_of(energy, kept.flatten(0, 1)).reshape(kept.shape[:2])
+    return Drawn(x, energies, kept, along, diagnose(energy, sampler, energies, kept, along))
+
+
+@torch.no_grad()
+def energies_of(energy: Energy, x: Tensor) -> Tensor:
+    """Energies (n,) of states (n,*S), some at a time."""
+    return torch.cat([energy(part) for part in torch.split(x, 65_536)])
+
+
+def checked(energies: Tensor, where: str) -> Tensor:
+    """The energies (n,), all finite. Raises FloatingPointError naming the first chain whose is not."""
+    if not energies.isfinite().all():
+        bad = int((~energies.isfinite()).nonzero()[0])
+        raise FloatingPointError(f"chain {bad} has the energy {energies[bad].item()} at {where}; start elsewhere")
+    return energies
 
 
 def event_shape(energy: Energy) -> tuple[int, ...]:

@@ -75,7 +75,11 @@ def report(session: Session, drawn: Weighted, found: dict[str, float]) -> None:
     save_file({"samples": drawn.samples.contiguous().cpu(), "log_w": drawn.log_w.cpu()}, out / "samples.safetensors")
     with torch.no_grad():
         energies = energy(drawn.samples)
-    save_picture(energy, Drawn(drawn.samples, energies, drawn.samples.new_empty(0), {}), out / "picture.png")
+    save_picture(
+        energy,
+        Drawn(drawn.samples, energies, drawn.samples.new_empty(0), drawn.samples.new_empty(0), {}),
+        out / "picture.png",
+    )
     values: dict[str, Any] = dict(found)
     if energy.log_z is not None:
         values["log_z_exact"] = energy.log_z

@@ -13,9 +13,9 @@ from accelerate.utils import gather_object
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import ConfigError, Draw, Evaluator, Sampler
+from dxmi.api import ConfigError, CostToGo, Draw, Evaluator, Sampler
 from dxmi.data import Images
-from dxmi.objectives import rollout
+from dxmi.objectives import walk
 
 CHUNK = 256  # samples that share one seed; fixed, so that the images do not depend on the number of processes
 
@@ -28,12 +28,13 @@ class Contender(NamedTuple):
     draw: Draw
 
 
-def student(sampler: Sampler, shape: tuple[int, ...]) -> Draw:
-    """A sampler whose steps do not use the cost to go, as a ``Draw``; shape (S) of one event."""
+def student(sampler: Sampler, shape: tuple[int, ...], cost: CostToGo | None = None) -> Draw:
+    """A sampler as a ``Draw``; shape (S) of one event. ``cost`` may be missing where its steps do not use it."""
 
     def draw(n: int, steps: int, generator: Generator) -> Tensor:
-        xs = rollout(sampler, lambda x, t: torch.zeros(len(x), device=x.device), (n, *shape), generator)
-        return sampler.decode(xs[-1])
+        for x in walk(sampler, cost or (lambda x, t: x.new_zeros(len(x))), (n, *shape), generator):
+            end = x
+        return sampler.decode(end)
 
     return draw
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from torch import Generator
 
 from dxmi import artefacts
-from dxmi.api import Draw
+from dxmi.api import Draw, GaussianSampler
 from dxmi.densities import finish_density
-from dxmi.evaluate import Contender, evaluate, stamp, student
+from dxmi.evaluate import Contender, evaluate, stamp
 
 if TYPE_CHECKING:
     from dxmi.train import Session
@@ -35,7 +35,8 @@ def finish(session: Session, floor: dict[str, Any] | None) -> None:
 
 def save_products(session: Session) -> None:
     """pipeline/, energy/ and, where there is one, value/."""
-    session.average().save_pretrained(session.out / "pipeline")
+    if isinstance(session.run.sampler, GaussianSampler):  # a fixed chain has learned nothing
+        session.average().save_pretrained(session.out / "pipeline")
     for name, player in (("energy", session.run.energy), ("value", session.run.value)):
         if player is not None:
             artefacts.save_energy(player, session.config.resolved[name], session.run.sampler.steps, session.out / name)
@@ -45,7 +46,7 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
     """The content of evaluation.json; every process takes part."""
     assert session.images is not None
     run, own = session.run, session.run.sampler.steps
-    contenders = [Contender("student", own, student(session.average(), session.shape))]
+    contenders = [Contender("student", own, session.student())]
     for steps in sorted({own, *run.compare_steps}):
         contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
     rows = evaluate(contenders, run.evaluators, session.images, run.seed, session.accelerator, session.tell)
@@ -54,7 +55,8 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
 
 def report(session: Session, evaluation: dict[str, Any] | None) -> None:
     """The model card, evaluation.json and the table on the screen."""
-    artefacts.model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
+    if (session.out / "pipeline").exists():
+        artefacts.model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
     if evaluation is not None:
         (session.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
         Console().print(artefacts.table(evaluation["rows"]))
@@ -64,7 +66,7 @@ def save_before_after(session: Session, rivals: dict[str, Draw]) -> None:
     """before_after.png: the first rival (the teacher) above the student, in as many steps from the same noise."""
     if not rivals or len(session.shape) != 3:
         return
-    (name, before), after = next(iter(rivals.items())), student(session.average(), session.shape)
+    (name, before), after = next(iter(rivals.items())), session.student()
     steps = session.run.sampler.steps
     first, second = (draw(32, steps, Generator().manual_seed(1)).cpu() for draw in (before, after))
     titles = (f"{name}, {steps} steps", f"student, {steps} steps, same noise")

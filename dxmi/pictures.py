@@ -27,7 +27,7 @@ def save_picture(energy: Energy, drawn: Drawn, path: Path) -> None:
     else:
         draw_marginals(left, flat)
     draw_energies(middle, energy, drawn.energies)
-    draw_traces(right, drawn.traces)
+    draw_traces(right, drawn.trace_energies)
     figure.savefig(path, dpi=110)
 
 
@@ -67,10 +67,10 @@ def draw_energies(axes: Any, energy: Energy, energies: Tensor) -> None:
 
 
 def draw_traces(axes: Any, traces: Tensor) -> None:
-    """The first coordinate of a few chains along (draws, chains, *S)."""
-    axes.set_title("traces of $x_1$")
+    """Energies of a few chains along (draws, chains)."""
+    axes.set_title("energy traces")
     if len(traces):
-        axes.plot(traces.flatten(2)[:, :5, 0].double().cpu().numpy(), linewidth=0.8)
+        axes.plot(traces[:, :5].double().cpu().numpy(), linewidth=0.8)
         axes.set_xlabel("kept states")
     else:
         axes.text(0.5, 0.5, "states along these chains are no draws", ha="center", transform=axes.transAxes)

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
+from torch import Tensor
 
 from dxmi.api import ConfigError
 from dxmi.chains import Chains, Drawn, draw, known_cost
@@ -42,9 +43,9 @@ def sample_density(config: Checked[Chains], out: Path) -> Path:
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(
-        {"samples": drawn.samples.contiguous().cpu(), "energies": drawn.energies.cpu()}, partial / "samples.safetensors"
-    )
+    told = {k: v.cpu() for k, v in run.sampler.report().items() if isinstance(v, Tensor) and len(v.shape) == 1}
+    tensors = {"samples": drawn.samples.contiguous().cpu(), "energies": drawn.energies.cpu()}
+    save_file({**told, **tensors, "trace_energies": drawn.trace_energies.cpu()}, partial / "samples.safetensors")
     stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device.type}
     report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2, allow_nan=False)
     (partial / "diagnostics.json").write_text(report + "\n")

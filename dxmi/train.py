@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
-from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
+from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.densities import metrics
@@ -64,6 +64,11 @@ class Session:
         self.shape = self.event_shape()
         run.sampler.check(self.shape)
         self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
+        fixed = not isinstance(run.sampler, GaussianSampler)
+        if fixed and self.images is None:
+            raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
+        if fixed and run.value is not None:
+            raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
         if self.value_guided and run.value is None:
             raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
@@ -170,6 +175,11 @@ class Session:
         """The averaged sampler, which is the product."""
         return cast(Sampler, self.game.ema.module)
 
+    def student(self) -> Draw:
+        """What the run has made, to be drawn from."""
+        cost = Cost(self.run.energy, self.averaged_value(), self.run.sampler.steps)
+        return student(self.average(), self.shape, cost)
+
     def averaged_value(self) -> Energy | None:
         """The value that the averaged sampler follows; the learned one where it follows none."""
         average = self.game.value_ema
@@ -184,7 +194,7 @@ class Session:
             self.accelerator.log(found, step=step)
             self.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         if self.main and len(self.shape) == 3:
-            samples = student(self.average(), self.shape)(64, self.run.sampler.steps, Generator().manual_seed(0))
+            samples = self.student()(64, self.run.sampler.steps, Generator().manual_seed(0))
             artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")
         self.accelerator.wait_for_everyone()
 

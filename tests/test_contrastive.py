@@ -8,7 +8,7 @@ from dxmi_plugins.samplers.mcmc.mala import MALA
 from torch import nn
 
 from dxmi.algorithm import DxMI
-from dxmi.api import Cost, Energy
+from dxmi.api import ConfigError, Cost, Energy, Sampler
 from dxmi.learning import Game, Learning, Rates
 from dxmi.objectives import gcd_loss, rollout
 
@@ -54,7 +54,43 @@ def relative_error(energy, precision):
     return ((energy.precision - precision).norm() / precision.norm()).item()
 
 
+class Shift(Sampler):
+    """x_{t+1} = x_t + 1, from 0."""
+
+    steps = 2
+
+    def initial(self, shape, generator=None):
+        return torch.zeros(shape)
+
+    def step(self, x, t, cost_to_go, generator=None, cond=None):
+        return x + 1
+
+
+def shifted(start, chains=6):
+    return DxMI(Quadratic(), Shift(), None, Game(start=start, chains=chains), Learning(), Accelerator(cpu=True))
+
+
+def test_chains_start_where_they_are_told_to():
+    data = torch.full((4, 2), 10.0)
+    ends = {start: shifted(start).play(None, (4, 2), data, None)[-1] for start in ("noise", "data", "chains")}
+    assert [ends[start][0, 0].item() for start in ("noise", "data", "chains")] == [2, 12, 2]
+
+
+def test_persistent_chains_go_on_where_they_ended_also_after_a_checkpoint():
+    game = shifted("chains")
+    for _ in range(3):
+        game.play(None, (6, 2), None, None)
+    assert game.chains.equal(torch.full((6, 2), 6.0))
+    other = shifted("chains")
+    other.load_state_dict({**game.state_dict(), "s2": None})
+    assert other.play(None, (4, 2), None, None).equal(torch.full((1, 4, 2), 8.0))
+    assert sorted(other.chains[:, 0].tolist()) == [6, 6, 8, 8, 8, 8]
+    with pytest.raises(ConfigError, match="game.chains: 6 do not fill a batch of 7"):
+        other.play(None, (7, 2), None, None)
+
+
 def test_the_likelihoods_gradient_vanishes_at_the_inverse_covariance():
+    torch.manual_seed(0)
     data, precision = correlated(2000)
     energy = Quadratic()
     model = data[torch.randperm(len(data))]  # any sample with the model's covariance

@@ -298,3 +298,17 @@ def test_rejection_gives_up():
 def test_options_out_of_range_are_refused_by_name(kind, options, named):
     with pytest.raises(ConfigError, match="^" + named):
         kind(**options)
+
+
+@pytest.mark.parametrize("sampler", [MALA(steps=3, step_size=0.1), HMC(steps=3, step_size=0.1, leapfrog=2)])
+def test_a_point_is_remembered_only_while_it_is_the_same_under_the_same_cost(sampler):
+    normal = GaussianMixture(means=[[0.0, 0.0]])
+    J = Cost(normal, None, 3)
+    x = sampler.initial((8, 2), Generator().manual_seed(0))
+    for k in range(2):
+        x = sampler.step(x, torch.full((8,), k), J, Generator().manual_seed(k))
+    torch.testing.assert_close(sampler.at(x, J).e, normal(x))
+    other = Cost(2 * normal, None, 3)
+    torch.testing.assert_close(sampler.at(x, other).e, 2 * normal(x))
+    x.clamp_(-0.5, 0.5)
+    torch.testing.assert_close(sampler.at(x, J).e, normal(x))

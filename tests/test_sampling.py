@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from arviz_stats.base import array_stats
 from conftest import ROOT
 from safetensors.torch import load_file
 from torch import Generator
@@ -94,6 +95,30 @@ def test_a_chain_that_leaves_the_numbers_is_named():
         draw(Normal(), Drift(), 5, start=start)
     with pytest.raises(ValueError, match="start: it is"):
         draw(Normal(), Drift(), 5, start=start[:2])
+
+
+class Wall(Normal):
+    """Infinite where x_1 < 0."""
+
+    def forward(self, x, t=None, cond=None):
+        return super().forward(x).where(x[:, 0] >= 0, torch.inf)
+
+
+@pytest.mark.parametrize(("start", "where"), [([[1.0, 0], [-1, 0]], "start"), ([[1.0, 0], [1, 0]], "end")])
+def test_chains_that_start_or_end_at_infinite_energies_are_named(start, where):
+    class Leave(Drift):
+        def step(self, x, t, cost_to_go, generator=None, cond=None):
+            return x * torch.tensor([[1.0], [-1.0]]) if int(t[0]) == 0 else x
+
+    with pytest.raises(FloatingPointError, match=f"chain 1 has the energy inf at the {where}"):
+        draw(Wall(), Leave(), 2, start=torch.tensor(start))
+
+
+def test_the_tail_is_that_of_the_outer_twentieths():
+    traces = ar1(0.9, 4000, 4)
+    array = traces[..., 0].T.numpy()
+    tails = [array_stats.ess(array, method="quantile", prob=p, chain_axis=0, draw_axis=1) for p in (0.05, 0.95)]
+    assert convergence(traces)["ess_tail"][0] == pytest.approx(float(min(tails)))
 
 
 def test_an_energy_of_the_wrong_shape_is_named():

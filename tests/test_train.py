@@ -63,6 +63,17 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
     assert "teacher-unipc" in capsys.readouterr().out
 
 
+def test_an_energy_learns_against_a_chain_that_does_not(config, tmp_path, capsys):
+    config |= {"sampler": {"name": "langevin", "steps": 3, "step_size": 0.01}, "compare_steps": []}
+    config["evaluators"] = [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 16}]
+    for start in ("noise", "data", "chains"):
+        config["game"] = {"start": start, "chains": 8}
+        out = run(config, tmp_path / start)
+        assert load_energy(out / "energy")(torch.zeros(2, 1, 8, 8)).shape == (2,)
+        assert not (out / "pipeline").exists() and (out / "samples" / "step-000004.png").exists()
+        assert [row["name"] for row in json.loads((out / "evaluation.json").read_text())["rows"]][0] == "student"
+
+
 def test_a_log_file_gets_a_line_for_each_logged_round(config, tmp_path, capsys):
     run(config, tmp_path / "run")
     assert "round 4/4: " in capsys.readouterr().err

@@ -23,7 +23,11 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
     The step size ``h_n = step_size*(sigma_n/sigma_min)^2``. Runs score networks in any diffusers pipeline that draws
     pixels, such as ``DDPMPipeline``. As elsewhere in diffusers, timestep 0 is the cleanest level. Pipelines start from
     N(0, I) and ask the network before they ask the scheduler. So the first timestep of a run comes once more: that step
-    scales the start to the first level and leaves the network's output aside, and ``init_noise_sigma`` is 1.
+    scales the start to the first level and leaves the network's output aside, and ``init_noise_sigma`` is 1. Runs that
+    begin with noisy pictures of their own, as image-to-image ones do, have to begin below the first level.
+
+    diffusers loads no class that was not imported: ``import dxmi_plugins.schedulers.annealed_langevin`` before
+    ``DiffusionPipeline.from_pretrained``, and ask for as many steps as there are levels or fewer.
 
     Args:
         sigmas: stds of the noise, falling; null takes a geometric ladder; ``suggest_sigmas`` finds them for some data

@@ -87,17 +87,18 @@ class AdjustedChain(Chain):
         now = self.at(x, cost_to_go)
         new, log_ratio = self.propose(now, cost_to_go, generator)
         accept = uniform(len(x), x, generator).log_() < log_ratio  # a ratio that is not a number accepts nothing
-        self.point = Point(*(torch.where(rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
+        now = Point(*(torch.where(rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
+        self.remember(now, cost_to_go)
         if k < self.warmup:
             self.adapt(log_ratio, k)
         elif len(self.accepted) == len(x):
             self.accepted += accept
             self.counted += 1
-        return self.point.x
+        return now.x
 
     def begin(self, x: Tensor) -> None:
         """Forget the last chains."""
-        self.accepted, self.counted, self.point = torch.zeros(len(x), device=x.device), 0, None
+        self.accepted, self.counted, self.memory = torch.zeros(len(x), device=x.device), 0, None
         self.step_size = self.first_step_size
         self.averaging = DualAveraging(self.step_size, self.target)
 

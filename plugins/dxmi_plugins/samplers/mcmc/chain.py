@@ -71,7 +71,7 @@ class Chain(Sampler):
         self.steps, self.start, self.tau = steps, start, tau
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)  # where .to() has put this sampler
-        self.point: Point | None = None
+        self.memory: tuple[Point, int, CostToGo] | None = None
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """``start`` times standard normal noise, (B,*S)."""
@@ -79,9 +79,15 @@ class Chain(Sampler):
 
     def at(self, x: Tensor, cost_to_go: CostToGo) -> Point:
         """What ``evaluate`` finds at x, remembered where the last step of the same chains ended there."""
-        if self.point is not None and self.point.x is x:
-            return self.point
+        if self.memory is not None:
+            point, version, cost = self.memory
+            if point.x is x and x._version == version and cost is cost_to_go:
+                return point
         return self.evaluate(x, cost_to_go)
+
+    def remember(self, point: Point, cost_to_go: CostToGo) -> None:
+        """Spare the next step the evaluation of this point, unless it is written to or asked for another cost."""
+        self.memory = point, point.x._version, cost_to_go
 
     def evaluate(self, x: Tensor, cost_to_go: CostToGo) -> Point:
         """Energy and gradient at x."""

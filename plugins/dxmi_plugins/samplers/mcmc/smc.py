@@ -143,7 +143,8 @@ class SMC(Chain):
         base_size = self.scale / now.x[0].numel() ** 0.25
         self.kernel.begin(now.x)
         self.kernel.step_size = ((1 - path.beta) / base_size**2 + path.beta / self.step_size**2) ** -0.5
-        self.kernel.point, x, cost = now, now.x, Cost(path, None, self.steps)
+        x, cost = now.x, Cost(path, None, self.steps)
+        self.kernel.remember(now, cost)
         for _ in range(self.moves):
             x = self.kernel.step(x, self.end(x), cost, generator)
         self.acceptances.append(self.kernel.report()["acceptance"].mean().item())
