@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dxmi: failed: {reason} (DXMI_DEBUG=1 shows where)", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("dxmi: interrupted; 'dxmi train ... --resume' goes on from the last checkpoint", file=sys.stderr)
+        on = "; 'dxmi train ... --resume' goes on from the last checkpoint" if options.command == "train" else ""
+        print(f"dxmi: interrupted{on}", file=sys.stderr)
         return 1
     return 0
 

@@ -77,6 +77,12 @@ class Energy(nn.Module, ABC):
 
     __rmul__ = __mul__
 
+    def __truediv__(self, tau: float) -> Energy:
+        return self * (1 / tau)
+
+    def __radd__(self, nothing: int) -> Energy:
+        return self if nothing == 0 else NotImplemented  # sum() starts from 0
+
 
 class Product(Energy):
     """A product of experts, ``E = sum_i weight_i * E_i``; a weight alone is an inverse temperature.

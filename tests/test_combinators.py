@@ -173,3 +173,18 @@ def test_impossible_options_are_refused_in_one_line(build, says):
     with pytest.raises(ConfigError, match=f"^{says}") as refused:
         build()
     assert "\n" not in str(refused.value)
+
+
+def test_energies_can_be_summed_and_divided():
+    a, b, x = GaussianMixture("gmm9"), Banana(), torch.randn(5, 2)
+    torch.testing.assert_close(sum([a, b, b])(x), a(x) + 2 * b(x))
+    torch.testing.assert_close((a / 2)(x), a(x) / 2)
+
+
+def test_a_first_look_in_inference_mode_leaves_gradients_possible():
+    energy, x = GaussianMixture("gmm9"), torch.randn(5, 2)
+    with torch.inference_mode():
+        energy(x)
+    x.requires_grad_()
+    energy(x).sum().backward()
+    torch.testing.assert_close(x.grad, energy.with_gradient(x)[1])

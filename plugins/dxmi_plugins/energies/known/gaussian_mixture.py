@@ -73,7 +73,8 @@ class GaussianMixture(Energy):
         """The form with the dtype and device of x."""
         key = x.dtype, x.device
         if key not in self.cast:
-            self.cast[key] = type(self.form)(*(part.to(x) for part in self.form))
+            with torch.inference_mode(False):  # what is kept has to serve gradients later
+                self.cast[key] = type(self.form)(*(part.to(x) for part in self.form))
         return self.cast[key]
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
