@@ -14,11 +14,12 @@ from torch import Generator, Tensor
 
 from dxmi import artefacts
 from dxmi.api import ConfigError, Cost, Energy, Sampler
-from dxmi.chains import Drawn
+from dxmi.chains import Drawn, event_shape
 from dxmi.config import Checked, Run
 from dxmi.dialect import read
+from dxmi.evaluate import student
 from dxmi.pictures import save_picture
-from dxmi.weights import Weighted, estimates, weigh, weigh_exact
+from dxmi.weights import Weighted, estimates, telling, weigh, weigh_exact
 
 if TYPE_CHECKING:
     from dxmi.train import Session
@@ -106,8 +107,16 @@ def load_density_run(folder: Path) -> tuple[Energy, Sampler, Cost]:
 
 
 def sample_density_run(folder: Path, n: int, seed: int) -> dict[str, Tensor]:
-    """N samples of a run on a known density, with log-weights. Raises ConfigError as ``load_density_run``."""
-    _, sampler, cost = load_density_run(folder)
-    tau = getattr(sampler, "tau", 1.0)
-    drawn = weigh(sampler, cost, n, tau, Generator().manual_seed(seed))
+    """N samples of a run on a known density, with log-weights where its steps have some.
+
+    Raises:
+        ConfigError: as ``load_density_run``
+    """
+    energy, sampler, cost = load_density_run(folder)
+    generator = Generator().manual_seed(seed)
+    try:
+        telling(sampler)
+    except ConfigError:
+        return {"samples": student(sampler, event_shape(energy), cost)(n, sampler.steps, generator).contiguous()}
+    drawn = weigh(sampler, cost, n, getattr(sampler, "tau", 1.0), generator)
     return {"samples": drawn.samples.contiguous(), "log_w": drawn.log_w}

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from safetensors.torch import load_file
 
 EXAMPLE = ROOT / "examples" / "plugin"
 
@@ -70,14 +71,17 @@ def test_both_plugins_are_listed(python):
 
 def test_it_trains(trained):
     assert {"metrics.jsonl", "run.yaml"} <= {path.name for path in trained.iterdir()}
-    assert (trained / "pipeline" / "model.safetensors").is_file()
+    assert (trained / "sampler" / "model.safetensors").is_file()
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 150 and {"value_loss", "policy_loss"} <= lines[-1].keys()
 
 
 def test_it_keeps_the_contracts_and_learns(python, trained):
-    before, after = map(float, python("-c", LEARNED, trained / "pipeline" / "model.safetensors").split())
+    before, after = map(float, python("-c", LEARNED, trained / "sampler" / "model.safetensors").split())
     assert after < before / 2
+    drawn = trained.parent / "drawn.safetensors"
+    python("-m", "dxmi", "sample", trained, "-n", "50", "--out", drawn)
+    assert load_file(drawn)["samples"].shape == (50, 2)
 
 
 def test_it_stays_short():
