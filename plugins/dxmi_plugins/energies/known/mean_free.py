@@ -31,6 +31,7 @@ class MeanFree(Energy):
             raise ConfigError(f"energy: events of shape {shape} are not particles (n,d) with n of 2 or more")
         self.energy = energy
         self.event_shape = (shape[0] - 1, *shape[1:])
+        self.log_z = getattr(energy, "log_z_mean_free", None)
         self.register_buffer("basis", helmert(shape[0]), persistent=False)
 
     def embed(self, z: Tensor) -> Tensor:
