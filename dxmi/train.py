@@ -65,6 +65,8 @@ class Session:
         run.sampler.check(self.shape)
         self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
         fixed = not isinstance(run.sampler, GaussianSampler)
+        if run.game.start != "noise" and not fixed:
+            raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn; leave it out")
         if fixed and self.images is None:
             raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
         if fixed and run.value is not None:

@@ -64,6 +64,8 @@ def test_equal_seeds_give_equal_ends(small, tmp_path):
         (["--value", "null"], "value: the sampler follows"),
         (["--value.energy.preset", "funnel"], "preset"),
         (["--paths", "1"], "paths: 1"),
+        (["--game.start", "chains"], "game.start: chains is for chains that cannot learn"),
+        (["--sampler", "mala"], "sampler: neither this chain nor a known density learns"),
     ],
 )
 def test_impossible_runs_are_refused(arguments, says, small, tmp_path, capsys):

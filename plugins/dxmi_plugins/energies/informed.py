@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dxmi.api import ConfigError, Energy
 
-from .time import TimeEmbedding
+from .mlp import MLPEnergy
 
 
 class InformedValue(Energy):
@@ -45,18 +45,15 @@ class InformedValue(Energy):
         self.log_weight = nn.Parameter(torch.logspace(math.log10(low), math.log10(0.9), steps).log())
         self.log_precision = nn.Parameter(torch.full((steps,), -math.log(2 * start**2)))
         self.shift = nn.Parameter(torch.zeros(steps))
-        self.stem = nn.Linear(math.prod(energy.event_shape), width)
-        self.time = TimeEmbedding(width)
-        hidden = [layer for _ in range(depth - 1) for layer in (nn.SiLU(), nn.Linear(width, width))]
-        self.body = nn.Sequential(*hidden, nn.SiLU(), nn.Linear(width, 1))
-        for p in self.body[-1].parameters():
+        self.f = MLPEnergy(width, depth, time=True)
+        self.f(torch.zeros(1, *energy.event_shape), torch.zeros(1, dtype=torch.long))  # it reads its sizes
+        for p in self.f.body[-1].parameters():
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""
         assert t is not None
         flat = x.flatten(1)
-        f = self.body(self.stem(flat / self.start) + self.time(t, x)).squeeze(1)
         prior = self.log_precision[t].exp() * flat.square().sum(1)
-        value: Tensor = self.log_weight[t].exp() * self.energy(x) + prior + self.shift[t] + f
+        value: Tensor = self.log_weight[t].exp() * self.energy(x) + prior + self.shift[t] + self.f(x / self.start, t)
         return value

@@ -10,6 +10,9 @@ from torch import Generator, Tensor, nn
 
 from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn, with_gradient
 
+from .mcmc.chain import rows
+from .mcmc.langevin import clipped
+
 
 class VGS(GaussianSampler):
     """A chain of T Gaussian steps on ``exp(-E/tau)`` whose drift is the gradient of a value (MATH 4).
@@ -73,25 +76,18 @@ class VGS(GaussianSampler):
 
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
-        a, s = (column(part[t], x) for part in (self.a, self.s))
+        a, s = (rows(part[t], x) for part in (self.a, self.s))
         if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
-            m = (a * s) ** 2 / self.tau * self.clipped(g)
+            m = (a * s) ** 2 / self.tau * clipped(g, self.clip)
         else:
             _, g = with_gradient(cost_to_go, x, t)
-            m = a * s**2 / self.tau * self.clipped(g)
+            m = a * s**2 / self.tau * clipped(g, self.clip)
         return Transition(a * x - m, a * s)
-
-    def clipped(self, g: Tensor) -> Tensor:
-        """Gradients (B,*S) of norm ``clip`` at most."""
-        if self.clip is None:
-            return g
-        norm = g.square().flatten(1).sum(1).sqrt()
-        return g * column(self.clip / norm.clamp(min=self.clip), g)
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
         """MATH (4.1): ``tau*(||m||^2/(2*sigma^2) - D*log a)``, (B,), in closed form."""
-        m = column(self.a[t], x) * x - step.mean
+        m = rows(self.a[t], x) * x - step.mean
         quadratic = (m / step.std).square().flatten(1).sum(1) / 2
         return self.tau * (quadratic - x[0].numel() * self.a[t].log())
 
@@ -103,7 +99,7 @@ class VGS(GaussianSampler):
 
     def noising(self, x_next: Tensor, t: Tensor) -> Transition:
         """The auxiliary chain's law of x_t given x_{t+1} (B,*S): N(x_{t+1}/a, s^2 I)."""
-        return Transition(x_next / column(self.a[t], x_next), column(self.s[t], x_next))
+        return Transition(x_next / rows(self.a[t], x_next), rows(self.s[t], x_next))
 
     def start_law(self, like: Tensor) -> Transition:
         """The law of x_0, N(0, sigma_0^2 I), for states like (B,*S)."""
@@ -119,8 +115,3 @@ def variances(schedule: str, first: float, last: float, steps: int) -> Tensor:
     if schedule == "quadratic":
         return torch.linspace(math.sqrt(first), math.sqrt(last), steps).square()
     return torch.logspace(math.log10(first), math.log10(last), steps)
-
-
-def column(per_row: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B,1,...) with as many dimensions as ``like``."""
-    return per_row.reshape(-1, *[1] * (like.ndim - 1))
