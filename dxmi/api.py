@@ -63,6 +63,8 @@ class Sampler(nn.Module, ABC):
     """whether every step after ``warmup`` leaves the density as it is, so that states along a chain are draws"""
     warmup: int = 0
     """steps at the start that no draw may come from"""
+    tau: float = 1.0
+    """temperature: samples are meant to have the law of ``exp(-J(x, T)/tau)``"""
     sigmas: Tensor | None = None
     """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,10 @@ def weighted(
     sampler.eval()
     sizes = [CHUNK] * (n // CHUNK) + [n % CHUNK] * (n % CHUNK > 0)
     forward = joined([weigh(sampler, cost, size, tau, generator) for size in sizes])
-    try:
-        exact = [weigh_exact(sampler, cost, cost.energy.sample(k, generator), tau, generator) for k in sizes]
-    except NotImplementedError:
-        exact = []
+    exact: list[Weighted] = []
+    if tau == 1:  # the density's own samples are at temperature 1
+        with suppress(NotImplementedError):
+            exact = [weigh_exact(sampler, cost, cost.energy.sample(k, generator), tau, generator) for k in sizes]
     sampler.train()
     return forward, joined(exact) if exact else None
 
@@ -51,7 +52,7 @@ def metrics(session: Session, n: int, seed: int) -> tuple[Weighted, dict[str, fl
     """Weighted samples of a run's averaged sampler and the estimates of MATH (4.8)."""
     run, sampler = session.run, session.average()
     cost = Cost(run.energy, session.averaged_value(), sampler.steps)
-    forward, exact = weighted(sampler, cost, n, getattr(sampler, "tau", 1.0), Generator().manual_seed(seed))
+    forward, exact = weighted(sampler, cost, n, sampler.tau, Generator().manual_seed(seed))
     return forward, estimates(forward, exact)
 
 
@@ -82,7 +83,7 @@ def report(session: Session, drawn: Weighted, found: dict[str, float]) -> None:
         out / "picture.png",
     )
     values: dict[str, Any] = dict(found)
-    if energy.log_z is not None:
+    if energy.log_z is not None and session.run.sampler.tau == 1:
         values["log_z_exact"] = energy.log_z
     steps = session.run.sampler.steps
     row = {"name": "student", "steps": steps, "nfe": steps, "samples": len(drawn.log_w), "metrics": values}
@@ -118,5 +119,5 @@ def sample_density_run(folder: Path, n: int, seed: int) -> dict[str, Tensor]:
         telling(sampler)
     except ConfigError:
         return {"samples": student(sampler, event_shape(energy), cost)(n, sampler.steps, generator).contiguous()}
-    drawn = weigh(sampler, cost, n, getattr(sampler, "tau", 1.0), generator)
+    drawn = weigh(sampler, cost, n, sampler.tau, generator)
     return {"samples": drawn.samples.contiguous(), "log_w": drawn.log_w}

@@ -25,14 +25,14 @@ def diagnose(
         "steps": sampler.steps,
         "energy": {"mean": energies.mean().item(), "std": energies.std().item() if len(energies) > 1 else 0.0},
     }
-    exact = exact_energies(energy)
+    exact = exact_energies(energy) if sampler.tau == 1 else None  # exact draws are at temperature 1
     if exact is not None:
         found["energy_exact"] = {"mean": exact.mean().item(), "std": exact.std().item()}
     for name, told in sampler.report().items():
         found[name] = summary(told) if isinstance(told, Tensor) and told.numel() > 1 else _plain(told)
         if name == "acceptance" and isinstance(told, Tensor):
             found["chains_that_never_moved"] = int((told == 0).sum())
-    if energy.log_z is not None:
+    if energy.log_z is not None and sampler.tau == 1:
         found["log_z_exact"] = energy.log_z
     if traces.shape[0] >= 4:
         found |= convergence(traces.flatten(2))

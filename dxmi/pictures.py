@@ -15,7 +15,7 @@ from dxmi.diagnostics import exact_energies
 SHOWN = 2000  # points, so that a picture of a million samples stays readable
 
 
-def save_picture(energy: Energy, drawn: Drawn, path: Path) -> None:
+def save_picture(energy: Energy, drawn: Drawn, path: Path, tau: float = 1.0) -> None:
     """One PNG: density contours with samples over them in two dimensions, marginals otherwise; energies; traces."""
     from matplotlib.figure import Figure
 
@@ -26,7 +26,7 @@ def save_picture(energy: Energy, drawn: Drawn, path: Path) -> None:
         draw_contours(left, energy, flat, drawn.samples)
     else:
         draw_marginals(left, flat)
-    draw_energies(middle, energy, drawn.energies)
+    draw_energies(middle, energy, drawn.energies, tau)
     draw_traces(right, drawn.trace_energies)
     figure.savefig(path, dpi=110)
 
@@ -53,12 +53,12 @@ def draw_marginals(axes: Any, flat: Tensor) -> None:
     axes.legend()
 
 
-def draw_energies(axes: Any, energy: Energy, energies: Tensor) -> None:
-    """Energies of the samples (n,), over those of exact samples where the density has them."""
+def draw_energies(axes: Any, energy: Energy, energies: Tensor, tau: float) -> None:
+    """Energies of the samples (n,), over those of exact samples where the density has them, at temperature 1."""
     found = energies.double().cpu()
     shown = found[found <= found.quantile(0.999)] if len(found) < 1_000_000 else found
     axes.hist(shown.numpy(), bins=80, density=True, histtype="step", label="samples")
-    exact = exact_energies(energy)
+    exact = exact_energies(energy) if tau == 1 else None
     if exact is not None:
         exact = exact.double().cpu()
         axes.hist(exact[exact <= exact.quantile(0.999)].numpy(), bins=80, density=True, histtype="step", label="exact")

@@ -50,7 +50,7 @@ def sample_density(config: Checked[Chains], out: Path) -> Path:
     report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2, allow_nan=False)
     (partial / "diagnostics.json").write_text(report + "\n")
     (partial / "run.yaml").write_text(yaml.safe_dump(config.resolved, sort_keys=False))
-    save_picture(run.energy, drawn, partial / "picture.png")
+    save_picture(run.energy, drawn, partial / "picture.png", run.sampler.tau)
     partial.rename(out)
     print(report)
     for line in drawn.diagnostics["warnings"]:

@@ -8,6 +8,8 @@ import torch
 import yaml
 from arviz_stats.base import array_stats
 from conftest import ROOT
+from dxmi_plugins.energies.known.banana import Banana
+from dxmi_plugins.samplers.mcmc.mala import MALA
 from safetensors.torch import load_file
 from torch import Generator
 
@@ -141,6 +143,13 @@ def test_warnings_say_when_not_to_believe_the_samples(tmp_path, capsys):
     assert found["energy_exact"]["mean"] == pytest.approx(2.84, abs=0.05)
     still = draw(Normal(), Drift(), 5).diagnostics
     assert any("1 of 5 chains never moved" in line for line in still["warnings"])
+
+
+def test_exact_answers_at_temperature_one_are_not_held_against_other_temperatures():
+    hot = draw(Banana(), MALA(steps=300, step_size=0.3, tau=2.0), 600).diagnostics
+    assert "energy_exact" not in hot and "log_z_exact" not in hot
+    cold = draw(Banana(), MALA(steps=300, step_size=0.3), 600).diagnostics
+    assert cold["log_z_exact"] == 0 and cold["energy_exact"]["std"] == pytest.approx(1, abs=0.05)
 
 
 def test_chains_that_stand_still_leave_no_infinities():
