@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from dxmi.api import Cost, CostToGo, Energy, GaussianSampler, Sampler, Transition
+from dxmi.api import CostToGo, Energy, GaussianSampler, Sampler, Transition, with_gradient
 from dxmi.errors import require
-from dxmi.learning import Game, Learning, optimizer
+from dxmi.learning import Game, Learning
 from dxmi.objectives import (
     gcd_loss,
+    lambda_returns,
     mean_square_steps,
+    mixing_share,
     random_transitions,
     rollout,
     soft_q,
@@ -24,34 +24,15 @@ from dxmi.objectives import (
     transitions,
     walk,
 )
+from dxmi.players import Players, frozen
+from dxmi.replay import Buffer, Replay
 
 
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside, gradients flow through the modules but not into their parameters."""
-    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-
-
-class DxMI:
-    """The players, their optimisers and one round of the game.
-
-    An energy without parameters is a known density and stays as it is. Networks must know their sizes already
-    (no lazy parameters left). ``ema.module`` is the averaged sampler,
-    ``value_ema.module`` the averaged value where the sampler follows its gradient.
+class DxMI(Players):
+    """The players and one round of the game; ``Players`` tells the arguments.
 
     Args:
-        value: a network with time; None makes the energy's network the value too (the paper's image runs)
-        accelerator: places the players and averages over processes; None takes accelerate's default device
-
-    Raises:
-        ConfigError: the optimiser does not exist or does not take the betas
+        replay: how values also learn from states kept from round to round; None keeps none
     """
 
     def __init__(
@@ -62,27 +43,14 @@ class DxMI:
         game: Game | None = None,
         learning: Learning | None = None,
         accelerator: Accelerator | None = None,
+        total: int | None = None,
+        replay: Replay | None = None,
     ):
-        self.game, self.learning = game or Game(), learning or Learning()
-        self.accelerator = accelerator or Accelerator()
-        self.energy, self.sampler, self.value = energy, sampler, value
-        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
-        self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
-        self.optimizers: dict[str, Any] = {}
-        for module in filter(None, players.values()):
-            module.to(self.accelerator.device)
-        # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
-        average = get_ema_multi_avg_fn(self.learning.ema)  # type: ignore[no-untyped-call]
-        self.ema = AveragedModel(sampler, multi_avg_fn=average)
-        guided = isinstance(sampler, GaussianSampler) and sampler.value_guided
-        self.value_ema = AveragedModel(value, multi_avg_fn=average) if guided and value is not None else None
-        for name, player in players.items():
-            if player is not None and any(p.requires_grad for p in player.parameters()):
-                optim = optimizer(player, self.learning, self._rate(name))
-                self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
+        super().__init__(energy, sampler, value, game, learning, accelerator, total)
+        self.buffer = None if replay is None else Buffer(replay, energy)
         self.s2: Tensor | None = None
+        self.shares: Tensor | None = None
         self.chains: Tensor | None = None
-        self.rounds = 0
 
     def round(self, batch: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """One round of the game.
@@ -94,7 +62,8 @@ class DxMI:
             FloatingPointError: a loss is not finite
         """
         data, cond = (None, None) if batch is None else self.sampler.encode(batch)
-        J = Cost(self.energy, self.value, self.sampler.steps, cond)
+        self.set_rates()
+        J = self.cost_to_go(cond)
         xs = self.play(J, shape, data, cond)
         log: dict[str, Tensor] = {}
         if data is not None and "energy" in self.networks:
@@ -105,23 +74,18 @@ class DxMI:
         if isinstance(self.sampler, GaussianSampler):
             s2 = self.learn_velocity(xs)
             log |= self.learn_value(J, xs, s2, cond)
-            if self.value_ema is not None and self.value is not None:
-                self.value_ema.update_parameters(self.value)
+            log |= self.learn_from_replay(J, xs)
+            self.follow_value()
             if self.rounds >= self.game.warmup:
                 log |= self.learn_policy(J, xs, s2, cond)
                 self.ema.update_parameters(self.sampler)
         self.rounds += 1
-        return self._checked(log)
-
-    @property
-    def policy(self) -> GaussianSampler:
-        """The sampler, where it can learn."""
-        return cast(GaussianSampler, self.sampler)
+        return self.checked(log)
 
     def play(self, J: CostToGo, shape: tuple[int, ...], data: Tensor | None, cond: Tensor | None) -> Tensor:
         """The rollout xs (T+1,B,*S); of a chain that cannot learn the samples alone, (1,B,*S)."""
         if isinstance(self.sampler, GaussianSampler):
-            return rollout(self.sampler, J, shape, cond=cond)
+            return rollout(self.sampler, J, shape, cond=cond, explore=self.game.explore)
         rows, start = None, data if self.game.start == "data" else None
         if self.game.start == "chains":
             require(self.game.chains >= shape[0], f"game.chains: {self.game.chains} do not fill a batch of {shape[0]}")
@@ -146,20 +110,21 @@ class DxMI:
         end = torch.full((len(both),), self.sampler.steps, device=both.device)
         energies = self.networks["energy"](both, end, None if cond is None else torch.cat([cond, cond]))
         e_data, e_sample = energies.split([len(data), len(sample)])
-        self._descend("energy", gcd_loss(e_data, e_sample, self.game.gamma))
+        self.descend("energy", gcd_loss(e_data, e_sample, self.game.gamma))
         return {"e_data": e_data.detach().mean(), "e_sample": e_sample.detach().mean()}
 
     def learn_value(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.3), (4.2): temporal difference; at t >= 1 unless the start is learned, else nobody descends V_0."""
         player = "energy" if self.value is None else "value"
-        losses = []
-        for x, t, x_next in (
-            self.transitions(xs, first=0 if self.policy.value_guided else 1) if player in self.networks else ()
-        ):
+        if player not in self.networks or (self.buffer is not None and self.buffer.settings.learn == "denoise"):
+            return {}
+        losses, returns = [], self.returns(J, xs, cond) if self.game.trace else None
+        for x, t, x_next in self.transitions(xs, first=0 if self.policy.value_guided else 1):
             with torch.no_grad():
-                target = self.target(J, x, t, x_next, s2, cond)
+                whole = None if returns is None else returns[t, torch.arange(len(t), device=t.device)]
+                target = self.target(J, x, t, x_next, s2, cond) if whole is None else whole
             loss = (self.networks[player](x, t, cond) - target).square().mean()
-            self._descend(player, loss)
+            self.descend(player, loss)
             losses.append(loss.detach())
         return {"value_loss": torch.stack(losses).mean()} if losses else {}
 
@@ -173,18 +138,62 @@ class DxMI:
             return J(x_next, t + 1) + g.time_cost * time_cost(t, T)
         return soft_q(J, x, t, self.sampler(x, t, J, cond), x_next, s2[t], g.tau1, g.tau2)
 
+    @torch.no_grad()
+    def returns(self, J: CostToGo, xs: Tensor, cond: Tensor | None) -> Tensor:
+        """TD(lambda)'s targets along a rollout of a value-guided sampler, (T,B)."""
+        costs, ahead = [], []
+        for k in range(self.sampler.steps):
+            t = torch.full((xs.shape[1],), k, device=xs.device)
+            costs.append(self.policy.running_cost(xs[k], t, self.policy(xs[k], t, J, cond)))
+            ahead.append(J(xs[k + 1], t + 1))
+        return lambda_returns(torch.stack(costs), torch.stack(ahead), self.game.trace)
+
+    def learn_from_replay(self, J: CostToGo, xs: Tensor) -> dict[str, Tensor]:
+        """The value at noised states of the buffer: temporal difference, or their score."""
+        if self.buffer is None:
+            return {}
+        settings, losses = self.buffer.settings, []
+        if settings.every is not None and self.rounds % settings.every == 0:
+            self.buffer.keep_ends(xs[-1])
+        for _ in range(settings.steps):
+            end = self.buffer.draw(settings.batch)
+            t = torch.randint(self.sampler.steps, (len(end),), device=end.device)
+            alpha, sigma = (part.view(-1, *[1] * (end.ndim - 1)) for part in self.policy.marginal(t))
+            x = alpha * end + sigma * torch.randn_like(end)
+            if settings.learn == "denoise":
+                loss = self.denoising_loss(x, t, end, alpha, sigma)
+            else:
+                with torch.no_grad():
+                    target = self.target(J, x, t, x, torch.empty(0), None)
+                loss = (self.networks["value"](x, t) - target).square().mean()
+            self.descend("value", loss)
+            losses.append(loss.detach())
+        return {"replay_loss": torch.stack(losses).mean()}
+
+    def denoising_loss(self, x: Tensor, t: Tensor, end: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The value's gradient against two unbiased estimates of it, mixed at each step for least variance."""
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(self.networks["value"](x, t).sum(), x, create_graph=True)
+        by_noise = self.sampler.tau * (x.detach() - alpha * end) / sigma**2
+        by_energy = with_gradient(self.cost_to_go(), end, torch.full_like(t, self.sampler.steps))[1] / alpha
+        self.shares, share = mixing_share(self.shares, t, self.sampler.steps, by_noise, by_energy, gradient.detach())
+        target = by_energy + share.view_as(sigma) * (by_noise - by_energy)
+        return (sigma * (gradient - target)).square().mean()
+
     def learn_policy(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
-        losses = []
-        with frozen(*filter(None, (self.energy, self.value))):
+        losses: list[Tensor] = []
+        if "sampler" not in self.networks:
+            return {}  # a value-guided sampler may have nothing to learn itself
+        with frozen(*filter(None, (self.energy, self.value, self.target_value))):
             if self.policy.value_guided:
                 loss = self.policy.start_loss(J, tuple(xs.shape[1:]))
-                self._descend("sampler", loss)
+                self.descend("sampler", loss)
                 return {"start_loss": loss.detach()}
             for x, t, _ in self.transitions(xs):
                 step: Transition = self.networks["sampler"](x, t, J, cond)
                 loss = soft_q(J, x, t, step, step.sample(), s2[t], self.game.tau1, self.game.tau2).mean()
-                self._descend("sampler", loss)
+                self.descend("sampler", loss)
                 losses.append(loss.detach())
         return {"policy_loss": torch.stack(losses).mean()}
 
@@ -195,33 +204,16 @@ class DxMI:
         return self.s2
 
     def state_dict(self) -> dict[str, Any]:
-        """What accelerate does not save by itself: adaptive velocity, persistent chains, number of rounds."""
-        return {"s2": self.s2, "chains": self.chains, "rounds": self.rounds}
+        """What accelerate does not save by itself: running averages, kept states, number of rounds."""
+        kept = None if self.buffer is None else self.buffer.state_dict()
+        return {"s2": self.s2, "shares": self.shares, "chains": self.chains, "buffer": kept, "rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of ``state_dict``."""
-        for name in ("s2", "chains"):
+        device = self.accelerator.device
+        for name in ("s2", "shares", "chains"):
             kept = state[name]
-            setattr(self, name, None if kept is None else kept.to(self.accelerator.device))
+            setattr(self, name, None if kept is None else kept.to(device))
+        if self.buffer is not None:
+            self.buffer.load_state_dict(state["buffer"], device)
         self.rounds = state["rounds"]
-
-    def _rate(self, player: str) -> float:
-        rate = getattr(self.learning.lr, player)
-        return float(self.learning.lr.energy if rate is None else rate)
-
-    def _descend(self, player: str, loss: Tensor) -> None:
-        self.optimizers[player].zero_grad()
-        self.accelerator.backward(loss)
-        limit = getattr(self.learning.clip, player)
-        if limit is not None:
-            self.accelerator.clip_grad_norm_(self.networks[player].parameters(), limit)
-        self.optimizers[player].step()
-
-    def _checked(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not log:
-            return log
-        means = self.accelerator.reduce(torch.stack(list(log.values())), "mean")
-        for name, mean in zip(log, means, strict=True):
-            if not mean.isfinite():
-                raise FloatingPointError(f"{name} is not finite in round {self.rounds}; lower the learning rates")
-        return dict(zip(log, means, strict=True))

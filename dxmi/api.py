@@ -26,6 +26,7 @@ from dxmi.energy import Noised as Noised
 from dxmi.energy import Product as Product
 from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
+from dxmi.references import DensitySamples as DensitySamples
 
 Draw = Callable[[int, int, Generator], Tensor]
 """``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator."""
@@ -127,12 +128,20 @@ class GaussianSampler(Sampler):
         """One step: x_t (B,*S), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
-        """With ``value_guided``: the cost (B,) of the step from x_t (B,*S)."""
-        raise NotImplementedError
+        """With ``value_guided``: the cost (B,) of the step from x_t (B,*S).
+
+        Raises:
+            NotImplementedError: the steps follow no value
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not guided by a value")
 
     def start_loss(self, cost_to_go: CostToGo, shape: tuple[int, ...]) -> Tensor:
-        """With ``value_guided``: what the start x_0 (B,*S) descends, a scalar."""
-        raise NotImplementedError
+        """With ``value_guided`` and parameters: what the start x_0 (B,*S) descends, a scalar.
+
+        Raises:
+            NotImplementedError: the steps follow no value
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not guided by a value")
 
     def noising(self, x_next: Tensor, t: Tensor) -> Transition:
         """The law of x_t given x_{t+1} (B,*S) in the chain that log-weights compare the sampler with (MATH 4).
@@ -141,6 +150,14 @@ class GaussianSampler(Sampler):
             NotImplementedError: there is none
         """
         raise NotImplementedError(f"{type(self).__name__} has no noising chain, so it has no log-weights")
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma``, like t (B,): that chain's law of x_t given x_T is N(alpha*x_T, sigma^2 I).
+
+        Raises:
+            NotImplementedError: there is no such chain
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no noising chain, so nothing to learn from kept states")
 
     def start_law(self, like: Tensor) -> Transition:
         """The law of x_0 for states like (B,*S).
@@ -185,7 +202,10 @@ class Evaluator(Protocol):
     """Compares samples with a reference."""
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
-        """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``."""
+        """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``.
+
+        Of a known density it is an ``DensitySamples``.
+        """
 
     def stamp(self) -> dict[str, Any]:
         """What made the numbers: implementation, version, extractor, hashes. JSON types only."""

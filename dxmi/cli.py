@@ -142,6 +142,26 @@ def run_density_again(options: argparse.Namespace) -> None:
     print(out)
 
 
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi evaluate``."""
+    if options.n is not None and options.n < 2:
+        raise ConfigError("-n: give at least 2")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+    quiet()
+    from dxmi.assess import show
+    from dxmi.densities import evaluate_density_run
+
+    wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
+    found, notes = evaluate_density_run(Path(options.run), options.n, options.seed, wanted)
+    show(found["rows"])
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    out = options.out or Path(options.run) / f"evaluation-{found['stamp']['seed']}.json"
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    print(out)
+
+
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi score``."""
     quiet()
@@ -186,6 +206,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
     "train": run_train,
     "pretrain": run_pretrain,
     "sample": run_sample,
+    "evaluate": run_evaluate,
     "score": run_score,
     "plugins": run_plugins,
 }

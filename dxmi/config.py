@@ -18,6 +18,7 @@ from dxmi.data import Data
 from dxmi.dialect import contract, expand_options
 from dxmi.errors import require
 from dxmi.learning import Game, Learning
+from dxmi.replay import Replay
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -80,6 +81,7 @@ class Run(Learning):
         seed: of weights, noise and batches
         steps: rounds of the game
         game: weights of the game's terms
+        replay: states kept from round to round for the value of a value-guided sampler to learn from; null for none
         every: how often to log, draw and save
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
@@ -95,6 +97,7 @@ class Run(Learning):
     seed: int = 0
     steps: int = 800
     game: Game = field(default_factory=Game)
+    replay: Replay | None = None
     every: Every = field(default_factory=Every)
     tracker: str | None = "tensorboard"
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])

@@ -53,6 +53,22 @@ class Energy(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no exact sampler")
 
+    def reference(self) -> Tensor:
+        """Stored samples (n,*S) of a known density without exact draws, as from long chains.
+
+        Raises:
+            NotImplementedError: there are none
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no stored samples")
+
+    def positions(self, x: Tensor) -> Tensor:
+        """States x (B,*S) -> identical particles (B,n,d), if E stays when they turn, flip, move or change places.
+
+        Raises:
+            NotImplementedError: the energy is no such one
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no energy of particles")
+
     def convolved(self, variance: float) -> Energy:
         """The energy of ``x + sqrt(variance)*eps``, up to the constant that keeps ``log_z``.
 

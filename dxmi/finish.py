@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def finish(session: Session, floor: dict[str, Any] | None) -> None:
     """Write the products, evaluate the averaged sampler beside its rivals, report."""
     if session.images is None:
-        finish_density(session)
+        finish_density(session, floor)
         return
     rivals = session.run.sampler.rivals()
     if session.main:

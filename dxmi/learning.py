@@ -27,6 +27,11 @@ class Game:
         warmup: rounds at the start in which energy and value learn and the sampler stays as it is
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
+        explore: factor on the noise of a value-guided sampler's rollouts, which the value learns along (kappa, MATH 4);
+            their successors are redrawn without it
+        trace: lambda of TD(lambda) along a value-guided sampler's rollouts; 0 is TD(0) on redrawn successors
+        target: decay of the moving average of the value that targets and drifts are made of while the game goes on;
+            0 makes them of the value itself
         start: where a sampler that cannot learn starts in each round: noise (short runs), data (contrastive
             divergence) or chains (persistent contrastive divergence)
         chains: number of persistent chains of each process
@@ -40,12 +45,22 @@ class Game:
     noise: float = 0.0
     warmup: int = 50
     sweep: bool = False
+    explore: float = 1.0
+    trace: float = 0.0
+    target: float = 0.0
     start: Literal["noise", "data", "chains"] = "noise"
     chains: int = 1000
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
         require(self.chains >= 1, f"game.chains: {self.chains} is not positive")
+        require(self.explore > 0, f"game.explore: {self.explore} is not positive")
+        require(0 <= self.trace <= 1, f"game.trace: {self.trace} is not between 0 and 1")
+        require(0 <= self.target < 1, f"game.target: {self.target} is not in [0, 1)")
+        require(
+            self.trace == 0 or self.explore == 1,
+            "game.explore: TD(lambda) follows the rollout's own noise; leave explore at 1, or trace at 0",
+        )
         for key in ("tau1", "tau2", "gamma", "noise", "warmup"):
             require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
 
@@ -93,6 +108,7 @@ class Learning:
         optimizer: a class of torch.optim
         betas: Adam-like optimisers' betas; null for an optimiser without them
         clip: largest gradient norm of each player; null does not clip
+        decay: none keeps the learning rates, cosine lowers them to zero over the run
         ema: decay of the moving average of the sampler's weights (and of the value's, where the sampler follows its
             gradient), which is what gets evaluated and exported
     """
@@ -101,6 +117,7 @@ class Learning:
     optimizer: str = "Adam"
     betas: tuple[float, float] | None = (0.0, 0.9)
     clip: Clip = field(default_factory=lambda: Clip(sampler=0.1))
+    decay: Literal["none", "cosine"] = "none"
     ema: float = 0.99
 
     def __post_init__(self) -> None:

@@ -60,6 +60,36 @@ def soft_q(
     return cost_to_go(x_next, t + 1) + running_cost(x, step, x_next, s2, tau1, tau2)
 
 
+def lambda_returns(costs: Tensor, ahead: Tensor, trace: float) -> Tensor:
+    """TD(lambda): ``G_t = c_t + (1-lambda)*J(x_{t+1}, t+1) + lambda*G_{t+1}``, the last one ``c + E`` (Sutton 1988).
+
+    Costs c_t and ``ahead`` = J(x_{t+1}, t+1), both (T,B), lambda = trace in [0, 1] -> (T,B). lambda 0 is TD(0), 1 the
+    whole rollout's cost.
+    """
+    returns, later = [], ahead[-1]
+    for cost, value in zip(costs.flip(0), ahead.flip(0), strict=True):
+        later = cost + (1 - trace) * value + trace * later
+        returns.append(later)
+    return torch.stack(returns).flip(0)
+
+
+def mixing_share(
+    sums: Tensor | None, t: Tensor, steps: int, first: Tensor, second: Tensor, mean: Tensor, keep: float = 0.99
+) -> tuple[Tensor, Tensor]:
+    """The share c of the first of two unbiased estimates with which ``c*first + (1-c)*second`` varies least.
+
+    Estimates and their presumed mean (B,*S) at steps t (B,) -> running sums (2,T), to be handed in again, and c (B,) in
+    [0, 1]: the regression of ``mean - second`` on ``first - second`` at each step.
+    """
+    difference, wanted = (first - second).flatten(1), (mean - second).flatten(1)
+    now = torch.zeros(2, steps, device=t.device)
+    now[0].index_add_(0, t, (difference * wanted).sum(1).float())
+    now[1].index_add_(0, t, difference.square().sum(1).float())
+    sums = now if sums is None else keep * sums + (1 - keep) * now
+    share = (sums[0] / sums[1].clamp(min=torch.finfo(torch.float32).tiny)).clamp(0, 1)
+    return sums, share[t].to(first)
+
+
 def mean_square_steps(xs: Tensor) -> Tensor:
     """``mean||x_{t+1}-x_t||^2/D`` of each of T transitions, what MATH (3.5) averages: xs (T+1,B,*S) -> (T,)."""
     return (xs[1:] - xs[:-1]).square().flatten(1).mean(1)
@@ -73,12 +103,21 @@ def walk(
     generator: Generator | None = None,
     cond: Tensor | None = None,
     start: Tensor | None = None,
+    explore: float = 1.0,
 ) -> Iterator[Tensor]:
-    """x_0, ..., x_T of B chains, one state (B,*S) after the other and without gradients; ``start`` is x_0 if given."""
+    """x_0, ..., x_T of B chains, one state (B,*S) after the other and without gradients; ``start`` is x_0 if given.
+
+    ``explore`` scales the noise of a Gaussian sampler's steps (MATH 4, exploration).
+    """
     x = sampler.initial(shape, generator) if start is None else start
     yield x
     for k in range(sampler.steps):
-        x = sampler.step(x, torch.full((shape[0],), k, device=x.device), cost_to_go, generator, cond)
+        t = torch.full((shape[0],), k, device=x.device)
+        if explore == 1:
+            x = sampler.step(x, t, cost_to_go, generator, cond)
+        else:
+            law: Transition = sampler(x, t, cost_to_go, cond)
+            x = law._replace(std=explore * law.std).sample(generator)
         yield x
 
 
@@ -89,9 +128,10 @@ def rollout(
     generator: Generator | None = None,
     cond: Tensor | None = None,
     start: Tensor | None = None,
+    explore: float = 1.0,
 ) -> Tensor:
     """One trajectory for each of B chains: shape (B,*S) -> xs (T+1,B,*S), without gradients."""
-    return torch.stack(list(walk(sampler, cost_to_go, shape, generator, cond, start)))
+    return torch.stack(list(walk(sampler, cost_to_go, shape, generator, cond, start, explore)))
 
 
 def transitions(xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -47,6 +47,18 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", type=int, help="number of images (default: 64) or chains (default: the file's)")
     sample.add_argument("--seed", type=int, help="of all noise (default: 0, or the file's)")
     sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's or the file's)")
+    evaluate = add(
+        "evaluate", "figures of a finished run on a known density, beside those of the density's own samples"
+    )
+    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("-n", type=int, help="number of paths (default: the run's)")
+    evaluate.add_argument("--seed", type=int, help="of all noise (default: the run's)")
+    evaluate.add_argument(
+        "--metrics",
+        help="which, as in ess,w2: elbo, eubo, log_z, log_z_forward, log_z_exact, ess and those of the evaluator "
+        "densities (default: all that can be had)",
+    )
+    evaluate.add_argument("--out", type=Path, help="JSON file to write (default: RUN/evaluation-<seed>.json)")
     score = add("score", "energies of images under a run's energy: low means like the data")
     score.add_argument("source", help="run folder or energy folder")
     score.add_argument("images", help="Parquet file, folder of images or hub id")

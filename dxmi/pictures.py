@@ -1,18 +1,21 @@
-"""Pictures of samples from a known density."""
+"""Pictures of samples from a known density, and of how a sampler learned to draw them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from dxmi.api import Energy
+from dxmi.api import Cost, Energy, Sampler
 from dxmi.chains import Drawn
 from dxmi.diagnostics import exact_energies
+from dxmi.objectives import rollout
 
 SHOWN = 2000  # points, so that a picture of a million samples stays readable
+PANELS = 6  # steps at which the value is drawn
 
 
 def save_picture(energy: Energy, drawn: Drawn, path: Path, tau: float = 1.0) -> None:
@@ -33,16 +36,21 @@ def save_picture(energy: Energy, drawn: Drawn, path: Path, tau: float = 1.0) -> 
 
 def draw_contours(axes: Any, energy: Energy, flat: Tensor, like: Tensor) -> None:
     """Contours of exp(-E) over the samples' range, and the samples (n,2)."""
-    low, high = flat.quantile(torch.tensor([0.001, 0.999], dtype=flat.dtype), dim=0)
-    margin = 0.1 * (high - low).clamp(min=1e-6)
-    sides = [torch.linspace(a, b, 200) for a, b in zip(low - margin, high + margin, strict=True)]
-    grid = torch.cartesian_prod(*sides).to(like)
+    sides, grid = mesh(flat, like)
     with torch.no_grad():
-        e = energy(grid.reshape(-1, *like.shape[1:])).double().cpu()
+        e = energy(grid).double().cpu()
     density = (e.min() - e).exp().reshape(200, 200).T
     axes.contourf(*sides, density, levels=12, cmap="Blues")
     axes.plot(*flat[:SHOWN].T, ".", color="black", markersize=1.5, alpha=0.5)
     axes.set(title="density and samples", xlim=sides[0][[0, -1]].tolist(), ylim=sides[1][[0, -1]].tolist())
+
+
+def mesh(flat: Tensor, like: Tensor, side: int = 200) -> tuple[list[Tensor], Tensor]:
+    """Two sides (side,) that span points (n,2) with a margin, and the events (side*side,*S) between them."""
+    low, high = flat.quantile(torch.tensor([0.001, 0.999], dtype=flat.dtype), dim=0)
+    margin = 0.1 * (high - low).clamp(min=1e-6)
+    sides = [torch.linspace(a, b, side) for a, b in zip(low - margin, high + margin, strict=True)]
+    return sides, torch.cartesian_prod(*sides).to(like).reshape(-1, *like.shape[1:])
 
 
 def draw_marginals(axes: Any, flat: Tensor) -> None:
@@ -74,3 +82,51 @@ def draw_traces(axes: Any, traces: Tensor) -> None:
         axes.set_xlabel("kept states")
     else:
         axes.text(0.5, 0.5, "states along these chains are no draws", ha="center", transform=axes.transAxes)
+
+
+@torch.no_grad()
+def save_values(sampler: Sampler, cost: Cost, path: Path) -> None:
+    """One PNG for a density in two dimensions: the value V_t at some steps under states x_t; no file for others."""
+    from matplotlib.figure import Figure
+
+    shape = cost.energy.event_shape or ()
+    if cost.value is None or torch.Size(shape).numel() != 2:
+        return
+    xs = rollout(sampler, cost, (500, *shape), Generator().manual_seed(0))
+    sides, grid = mesh(xs.reshape(-1, 2).double().cpu(), xs[0], side=100)
+    figure = Figure(figsize=(12, 7.4), layout="constrained")
+    steps = sorted({round(k * sampler.steps / (PANELS - 1)) for k in range(PANELS)})
+    for axes, t in zip(figure.subplots(2, PANELS // 2).flat, steps, strict=False):
+        value, seen = (cost(x, torch.full((len(x),), t, device=x.device)).double().cpu() for x in (grid, xs[t]))
+        levels = torch.linspace(value.min(), max(seen.quantile(0.98), value.min() + 1e-6), 16, dtype=value.dtype)
+        drawn = axes.contourf(*sides, value.reshape(100, 100).T, levels=levels, extend="max", cmap="viridis_r")
+        figure.colorbar(drawn, ax=axes, format="%.3g")
+        axes.plot(*xs[t].flatten(1).cpu().T, ".", color="black", markersize=1.5, alpha=0.6)
+        axes.set(xlim=sides[0][[0, -1]].tolist(), ylim=sides[1][[0, -1]].tolist())
+        axes.set_title(f"energy and $x_{{{t}}}$" if t == sampler.steps else f"$V_{{{t}}}$ and $x_{{{t}}}$")
+    figure.savefig(path, dpi=110)
+
+
+def save_training(metrics: Path, path: Path) -> None:
+    """One PNG from metrics.jsonl: ESS and log Z over the rounds; no file where no log-weights were taken."""
+    from matplotlib.figure import Figure
+
+    lines = [line for line in map(json.loads, metrics.read_text().splitlines()) if "ess" in line]
+    if not lines:
+        return
+    rounds = [line["step"] for line in lines]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(rounds, [line["ess"] for line in lines], ".-")
+    left.set(title="effective sample size", xlabel="round", ylim=(0, 1))
+    names = [name for name in ("elbo", "log_z", "eubo") if name in lines[0]]
+    for name in names:
+        right.plot(rounds, [line[name] for line in lines], ".-", label=name)
+    exact = lines[-1].get("log_z_exact")
+    if exact is not None:
+        right.axhline(exact, color="black", linewidth=0.8, label="log_z_exact")
+        reach = 2 * max(abs(lines[-1][name] - exact) for name in names)  # wild first rounds shall not flatten the last
+        right.set_ylim(exact - reach, exact + reach)
+    right.set(title="log Z and its bounds", xlabel="round")
+    right.legend()
+    figure.savefig(path, dpi=110)

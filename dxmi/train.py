@@ -18,6 +18,8 @@ from torch import Generator, Tensor
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
+from dxmi.assess import density_floor, halves
+from dxmi.chains import draw
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.densities import metrics
@@ -73,15 +75,33 @@ class Session:
             raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
         if self.value_guided and run.value is None:
             raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
+        self.check_guidance()
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         self.initialise()
-        self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator)
-        averages = (self.game.ema, self.game.value_ema)
-        self.accelerator.register_for_checkpointing(
-            self.game, *(average for average in averages if average is not None)
-        )
+        self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
+        self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
+
+    def check_guidance(self) -> None:
+        """Raise ConfigError if the settings need a value-guided sampler and there is none, or one that can do more."""
+        run = self.run
+        given = {
+            "game.explore": run.game.explore != 1,
+            "game.trace": run.game.trace != 0,
+            "game.target": run.game.target != 0,
+            "replay": run.replay is not None,
+        }
+        for key in (key for key, used in given.items() if used and not self.value_guided):
+            raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
+        if run.replay is not None:
+            run.replay.check(run.sampler.tau)
+            if run.energy.event_shape is None:
+                raise ConfigError("replay: its states come from a known density, and the energy is a network")
+            try:
+                cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
+            except NotImplementedError as error:
+                raise ConfigError(f"replay: {error}") from error
 
     def event_shape(self) -> tuple[int, ...]:
         """S, from the data or from a known density."""
@@ -114,7 +134,12 @@ class Session:
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""
-        return None if self.images is None or not self.run.evaluators else data_floor(self.run.evaluators, self.images)
+        run = self.run
+        if not run.evaluators:
+            return None
+        if self.images is None:
+            return density_floor(run.evaluators, halves(run.energy, run.sampler.tau, run.paths, run.seed))
+        return data_floor(run.evaluators, self.images)
 
     def start(self, resume: bool) -> None:
         """Create or reopen the run's folder."""
@@ -124,8 +149,19 @@ class Session:
         set_seed(self.run.seed, device_specific=True)
         if resume:
             checkpoint.restore(self.accelerator, self.out)
+        self.fill_replay()
         if self.run.tracker:
             self.accelerator.init_trackers("dxmi", config={"run": yaml.safe_dump(self.config.resolved)})
+
+    def fill_replay(self) -> None:
+        """Run the chains that fill the buffer, unless a checkpoint has filled it; every process runs its own."""
+        buffer, replay = self.game.buffer, self.run.replay
+        if replay is None or replay.fill is None or buffer is None or buffer.states is not None:
+            return
+        self.tell(f"filling the replay with {replay.size} chains")
+        seed = self.run.seed * 1009 + self.accelerator.process_index
+        drawn = draw(self.run.energy, replay.fill.to(self.accelerator.device), replay.size, seed=seed)
+        buffer.keep(drawn.samples)
 
     def play(self) -> None:
         """All rounds that are left."""

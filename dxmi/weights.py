@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, Cost, GaussianSampler, Sampler, Transition, randn
-from dxmi.objectives import rollout
 
 
 class Weighted(NamedTuple):
@@ -34,20 +33,32 @@ def path_log_weights(sampler: GaussianSampler, cost: Cost, xs: Tensor, tau: floa
         log_w: Tensor = -cost.energy(xs[-1]) / tau - log_density(sampler.start_law(xs[0]), xs[0])
         for k in range(sampler.steps):
             t = torch.full((xs.shape[1],), k, device=xs.device)
-            log_w = log_w + log_density(sampler.noising(xs[k + 1], t), xs[k])
-            log_w = log_w - log_density(sampler(xs[k], t, cost), xs[k + 1])
+            log_w = log_w + log_ratio(sampler, sampler(xs[k], t, cost), xs[k], t, xs[k + 1])
     return log_w
 
 
+def log_ratio(sampler: GaussianSampler, law: Transition, x: Tensor, t: Tensor, x_next: Tensor) -> Tensor:
+    """What one step adds: ``log q~(x|x_next) - log pi(x_next|x)``, (n,)."""
+    return log_density(sampler.noising(x_next, t), x) - log_density(law, x_next)
+
+
+@torch.no_grad()
 def weigh(sampler: Sampler, cost: Cost, n: int, tau: float = 1.0, generator: Generator | None = None) -> Weighted:
-    """N trajectories of the sampler and their log-weights.
+    """N trajectories of the sampler and their log-weights, weighed on the way so that no state is kept.
 
     Raises:
         ConfigError: the sampler does not tell its transitions, or has no noising chain to compare them with
     """
     told = telling(sampler)
-    xs = rollout(told, cost, (n, *(cost.energy.event_shape or ())), generator)
-    return Weighted(xs[-1], path_log_weights(told, cost, xs, tau))
+    x = told.initial((n, *(cost.energy.event_shape or ())), generator)
+    log_w = -log_density(told.start_law(x), x)
+    for k in range(told.steps):
+        t = torch.full((n,), k, device=x.device)
+        law: Transition = told(x, t, cost)
+        x_next = law.sample(generator)
+        log_w = log_w + log_ratio(told, law, x, t, x_next)
+        x = x_next
+    return Weighted(x, log_w - cost.energy(x) / tau)
 
 
 def weigh_exact(

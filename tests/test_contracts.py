@@ -10,7 +10,7 @@ from conftest import DIGITS, EXTRACTOR, save_teacher
 from torch import Generator, nn
 
 from dxmi import plugins
-from dxmi.api import Energy, Evaluator, GaussianSampler, Sampler, Scheduler, Transition, randn
+from dxmi.api import DensitySamples, Energy, Evaluator, GaussianSampler, Sampler, Scheduler, Transition, randn
 from dxmi.config import build_plugin
 from dxmi.data import Data, Images, load_images
 from dxmi.testing import check_energy, check_evaluator, check_sampler, check_scheduler
@@ -22,6 +22,7 @@ KINDS = {
     "dxmi.evaluators": Evaluator,
 }
 IMAGES = (1, 8, 8)  # the event shape of plugins that know none themselves
+EVENTS = {"sphere_vgs": (8,)}  # of samplers that take no images
 
 # What plugins need that have required options; TEACHER becomes the folder of a tiny DDPMPipeline.
 OPTIONS = {
@@ -30,6 +31,7 @@ OPTIONS = {
     ("dxmi.energies", "mean_free"): {"energy": {"name": "dw4"}},
     ("dxmi.energies", "informed"): {"energy": {"name": "gaussian_mixture", "preset": "gmm9"}, "steps": 4},
     ("dxmi.energies", "mixture"): {"energies": [{"name": "banana"}, {"name": "gaussian_mixture", "preset": "gmm9"}]},
+    ("dxmi.energies", "pair_distances"): {"particles": 4, "dimensions": 2},
     ("dxmi.energies", "pairwise_mrf"): {"theta": [[0.0, 1.0, 0.5], [1.0, 0.0, 2.0], [0.5, 2.0, 0.0]]},
     ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},
     ("dxmi.energies", "tempered"): {"energy": {"name": "mlp"}, "tau": 2.0},
@@ -44,6 +46,7 @@ OPTIONS = {
     ("dxmi.samplers", "smc"): {"steps": 4},
     ("dxmi.evaluators", "fidelity"): {"extractor": str(EXTRACTOR), "cache": False},
 }
+DENSITIES = {"densities": {"name": "gaussian_mixture", "preset": "gmm9"}}  # what evaluators that read no images read
 INSTALLED = [(group, name) for group in plugins.GROUPS for name in plugins.installed(group)]
 VALUES = [("conv", {"width": 8, "time": True}), ("mlp", {"time": True})]
 
@@ -82,20 +85,24 @@ def builder(group, name, teacher):
     return build
 
 
-def check(group, build, digits):
+def check(group, name, build, digits):
     if group == "dxmi.energies":
         check_energy(build, build().event_shape or IMAGES)
     elif group == "dxmi.samplers":
-        check_sampler(build, IMAGES)
+        check_sampler(build, EVENTS.get(name, IMAGES))
     elif group == "dxmi.schedulers":
         check_scheduler(build)
+    elif name in DENSITIES:
+        energy = build_plugin(Energy, DENSITIES[name])
+        reference = DensitySamples(energy, energy.sample(200, Generator().manual_seed(0)))
+        check_evaluator(build, reference, lambda n: energy.sample(n, Generator().manual_seed(1)))
     else:
         check_evaluator(build, digits, lambda n: randn((n, *IMAGES), torch.empty(0), Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(("group", "name"), INSTALLED, ids=[f"{g}-{n}" for g, n in INSTALLED])
 def test_every_installed_plugin_keeps_its_contract(group, name, teacher, digits):
-    check(group, builder(group, name, teacher), digits)
+    check(group, name, builder(group, name, teacher), digits)
 
 
 @pytest.mark.parametrize(("name", "options"), VALUES)
@@ -104,7 +111,7 @@ def test_networks_with_time_keep_the_contract_too(name, options):
 
 
 def test_the_built_ins_are_all_tested():
-    assert {"conv", "mlp", "ancestral", "diffusion", "fidelity"} <= {name for _, name in INSTALLED}
+    assert {"conv", "mlp", "ancestral", "diffusion", "fidelity", "densities"} <= {name for _, name in INSTALLED}
 
 
 def test_an_entry_point_that_cannot_be_built_points_at_the_table(teacher, monkeypatch):

@@ -16,6 +16,8 @@ def small(tmp_path):
     """configs/gmm9_vgs.yaml for a few seconds."""
     config = yaml.safe_load((ROOT / "configs" / "gmm9_vgs.yaml").read_text())
     config |= {"steps": 6, "paths": 5000, "batch_size": 64, "tracker": None, "every": {"log": 2, "samples": 3}}
+    config["sampler"]["steps"] = config["value"]["steps"] = 10
+    config["evaluators"] = [{"name": "densities", "samples": 1000}]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -25,13 +27,14 @@ def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", str(small), "--out", str(out)]) == 0
     names = {"run.yaml", "metrics.jsonl", "sampler", "value", "samples.safetensors", "evaluation.json", "picture.png"}
-    assert names <= {path.name for path in out.iterdir()}
+    assert names | {"values.png", "training.png"} <= {path.name for path in out.iterdir()}
     saved = load_file(out / "samples.safetensors")
     assert saved["samples"].shape == (5000, 2) and saved["log_w"].isfinite().all()
-    (row,) = json.loads((out / "evaluation.json").read_text())["rows"]
+    row, floor = json.loads((out / "evaluation.json").read_text())["rows"]
     found = row["metrics"]
+    assert floor["name"] == "floor" and found["w2"] > floor["metrics"]["w2"] > 0 and found["modes_found"] >= 6
     assert found["elbo"] < found["log_z"] and found["elbo"] < 0 < found["eubo"] and found["log_z_exact"] == 0
-    assert row["steps"] == 30 and row["samples"] == 5000 and 0 < found["ess"] <= 1
+    assert row["steps"] == 10 and row["samples"] == 5000 and 0 < found["ess"] <= 1
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if "ess" in line] == [3, 6]
 
@@ -42,6 +45,9 @@ def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
     assert a["samples"].shape == (300, 2) and torch.equal(a["samples"], b["samples"])
     log_z = (a["log_w"].logsumexp(0) - torch.tensor(300.0).log()).item()
     assert abs(log_z - found["log_z"]) < 0.3  # the learned values were loaded, not fresh ones
+    again = tmp_path / "again.json"
+    assert main(["evaluate", str(out), "--out", str(again)]) == 0
+    assert json.loads(again.read_text()) == json.loads((out / "evaluation.json").read_text())
     capsys.readouterr()
     assert main(["sample", str(out), "--steps", "5"]) == 2 and "--steps" in capsys.readouterr().err
     (out / "sampler" / "model.safetensors").unlink()
@@ -50,7 +56,7 @@ def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
 
 def test_equal_seeds_give_equal_ends(small, tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
-    assert [main(["train", str(small), "--out", str(run)]) for run in runs] == [0, 0]
+    assert [main(["train", str(small), "--paths", "200", "--out", str(run)]) for run in runs] == [0, 0]
     for path in ("sampler", "value"):
         for a, b in zip(*(load_file(run / path / "model.safetensors").items() for run in runs), strict=True):
             assert a[0] == b[0] and torch.equal(a[1], b[1])
@@ -65,6 +71,8 @@ def test_equal_seeds_give_equal_ends(small, tmp_path):
         (["--value.energy.preset", "funnel"], "preset"),
         (["--paths", "1"], "paths: 1"),
         (["--game.start", "chains"], "game.start: chains is for chains that cannot learn"),
+        (["--sampler.tau", "2"], "evaluators: a density's own samples are at temperature 1"),
+        (["--evaluators.0.metrics", "[aligned_w2]"], "metrics: aligned_w2 needs particles"),
         (["--sampler", "mala"], "sampler: neither this chain nor a known density learns"),
     ],
 )

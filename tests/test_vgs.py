@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from dxmi_plugins.energies.informed import InformedValue
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
-from dxmi_plugins.samplers.vgs import VGS, variances
+from dxmi_plugins.samplers.vgs import VGS, curvature, hadamard, variances
 
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Energy
@@ -99,6 +99,37 @@ def test_exact_values_give_an_honest_log_z(drift, gap):
     assert abs(found["log_z"]) < 0.03 and abs(found["log_z_forward"]) < 0.03
     assert -gap < found["elbo"] < 0 < found["eubo"] < gap
     assert found["ess"] > 0.2
+
+
+def test_posterior_variances_leave_little_to_weigh():
+    """The same values with each coordinate's posterior variance: from an ESS of .64 to .95 on nine Gaussians."""
+    torch.manual_seed(0)
+    chain = {"steps": 30, "chain": "ve", "schedule": "exponential", "first": 4.0, "last": 0.05, "start": 7.0}
+    found = []
+    for covariance in ("fixed", "posterior"):
+        J, sampler = exact(drift="posterior", covariance=covariance, **chain)
+        found.append(estimates(weigh(sampler.eval(), J, 4000)))
+    assert 0.5 < found[0]["ess"] < 0.75 and found[1]["ess"] > 0.9
+    assert all(abs(f["log_z"]) < 4 * math.sqrt((1 / f["ess"] - 1) / 4000) + 0.01 for f in found)
+    assert -0.05 < found[1]["elbo"] < 0
+
+
+def test_probes_give_the_diagonal_of_the_hessian():
+    torch.manual_seed(0)
+    A = torch.randn(8, 8, dtype=torch.float64)
+    H, x, t = A @ A.T, torch.randn(3, 8, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+
+    def quadratic(x, t):
+        return (x @ H * x).sum(1) / 2
+
+    g, h = curvature(quadratic, x, t, 8)
+    torch.testing.assert_close(g, x @ H)
+    torch.testing.assert_close(h, H.diagonal().expand(3, 8))
+    near = torch.tensor([[float(i % 4 == j % 4) for j in range(8)] for i in range(8)], dtype=torch.float64)
+    torch.testing.assert_close(curvature(quadratic, x, t, 4)[1], (H * near).sum(1).expand(3, 8))
+    _, separable = curvature(lambda x, t: x.pow(4).sum(1), x, t, 1)
+    torch.testing.assert_close(separable, 12 * x.square())
+    assert hadamard(3, 5).shape == (4, 5)
 
 
 def test_it_learns_a_mixture_of_nine_in_a_few_rounds():

@@ -13,6 +13,9 @@ from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn, 
 from .mcmc.chain import rows
 from .mcmc.langevin import clipped
 
+BOUNDS = (0.02, 4.0)
+"""of a posterior variance in units of s^2, so that a wrong second derivative does no harm"""
+
 
 class VGS(GaussianSampler):
     """A chain of T Gaussian steps on ``exp(-E/tau)`` whose drift is the gradient of a value (MATH 4).
@@ -33,6 +36,10 @@ class VGS(GaussianSampler):
             MATH 4.3), which explores better; posterior takes the gradient of this step's value (MATH 4.4), which needs
             no gradient of the energy and weighs better
         draw: the drift in use once nothing is learned any more, in ``eval()``
+        covariance: of the steps in ``eval()``; fixed has the std s of the noising chain, posterior the variance of each
+            coordinate given the state, ``s^2 - s^4*d^2V/dx_i^2/tau`` (Tweedie's second order), which weighs better
+        probes: second derivatives taken of V at a state for ``posterior``; null takes one for each coordinate, which is
+            exact, and fewer mix coordinates that are that many places apart. One is exact for a sum over coordinates
         clip: largest norm of a gradient; null does not clip
 
     Raises:
@@ -52,6 +59,8 @@ class VGS(GaussianSampler):
         start: float = 1.0,
         drift: Literal["value", "posterior"] = "value",
         draw: Literal["value", "posterior"] = "posterior",
+        covariance: Literal["fixed", "posterior"] = "fixed",
+        probes: int | None = None,
         clip: float | None = None,
     ):
         super().__init__()
@@ -60,14 +69,26 @@ class VGS(GaussianSampler):
                 raise ConfigError(f"{name}: {value} is not positive")
         if clip is not None and not clip > 0:
             raise ConfigError(f"clip: {clip} is not positive; null does not clip")
+        if probes is not None and probes < 1:
+            raise ConfigError(f"probes: {probes} is not positive; null takes one for each coordinate")
+        if covariance == "posterior" and draw == "value":
+            raise ConfigError("covariance: posterior belongs to draw: posterior")
         if chain == "vp" and max(first, last) >= 1:
             raise ConfigError(f"first: the variances {first} and {last} of a vp chain have to be below 1")
         self.steps, self.tau, self.drift, self.draw, self.clip = steps, tau, drift, draw, clip
+        self.covariance, self.probes = covariance, probes
         s2 = variances(schedule, first, last, steps)
         self.a: Tensor
         self.s: Tensor
         self.register_buffer("a", torch.ones(steps) if chain == "ve" else (1 - s2).rsqrt())
         self.register_buffer("s", s2.sqrt())
+        alpha, sigma2 = 1 / self.a.flip(0).cumprod(0).flip(0), torch.zeros(steps)
+        for t in reversed(range(steps)):  # x_t = x_{t+1}/a + s*eps
+            sigma2[t] = s2[t] + (sigma2[t + 1] / self.a[t] ** 2 if t + 1 < steps else 0)
+        self.alpha: Tensor
+        self.sigma: Tensor
+        self.register_buffer("alpha", alpha, persistent=False)
+        self.register_buffer("sigma", sigma2.sqrt(), persistent=False)
         self.log_std = nn.Parameter(torch.tensor(math.log(start)))
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
@@ -77,6 +98,10 @@ class VGS(GaussianSampler):
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
         a, s = (rows(part[t], x) for part in (self.a, self.s))
+        if self.covariance == "posterior" and not self.training:
+            g, h = curvature(cost_to_go, x, t, self.probes or x[0].numel())
+            shrunk = (1 - s**2 / self.tau * h).clamp(*BOUNDS)
+            return Transition(a * (x - s**2 / self.tau * clipped(g, self.clip)), a * s * shrunk.sqrt())
         if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
             m = (a * s) ** 2 / self.tau * clipped(g, self.clip)
@@ -101,9 +126,38 @@ class VGS(GaussianSampler):
         """The auxiliary chain's law of x_t given x_{t+1} (B,*S): N(x_{t+1}/a, s^2 I)."""
         return Transition(x_next / rows(self.a[t], x_next), rows(self.s[t], x_next))
 
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """That chain run from the end: x_t given x_T is N(alpha*x_T, sigma^2 I); both like t (B,)."""
+        return self.alpha[t], self.sigma[t]
+
     def start_law(self, like: Tensor) -> Transition:
         """The law of x_0, N(0, sigma_0^2 I), for states like (B,*S)."""
         return Transition(torch.zeros_like(like), self.log_std.exp())
+
+
+def curvature(cost_to_go: CostToGo, x: Tensor, t: Tensor, probes: int) -> tuple[Tensor, Tensor]:
+    """The gradient of J at x (B,*S) and the diagonal of its Hessian, both (B,*S) and detached.
+
+    Rows v of a Hadamard matrix give the diagonal as the mean of ``v*Hv`` (Bekas, Kokiopoulou and Saad 2007): what is
+    not on the diagonal cancels but between coordinates whose numbers differ by a multiple of the number of rows.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (g,) = torch.autograd.grad(cost_to_go(x, t).sum(), x, create_graph=True)
+        signs = hadamard(min(probes, x[0].numel()), x[0].numel()).to(x)
+        h = torch.zeros_like(x)
+        for v in signs.view(-1, *x.shape[1:]):
+            (product,) = torch.autograd.grad((g * v).sum(), x, retain_graph=True)
+            h += v * product
+    return g.detach(), h / len(signs)
+
+
+def hadamard(least: int, columns: int) -> Tensor:
+    """The first rows of Sylvester's Hadamard matrix, the power of two that is ``least`` or more, (rows, columns)."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < least:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix.repeat(1, -(-columns // len(matrix)))[:, :columns]
 
 
 def variances(schedule: str, first: float, last: float, steps: int) -> Tensor:

@@ -42,6 +42,14 @@ class MeanFree(Energy):
         """Particles x (B,n,...) -> ``z = H^T x`` (B,n-1,...): ``embed`` of it is x less its centre of mass."""
         return _times(self.basis.T, x)
 
+    def positions(self, x: Tensor) -> Tensor:
+        """Z (B,n-1,d) -> the particles (B,n,d), where the energy is one of particles."""
+        return self.energy.positions(self.embed(x))
+
+    def reference(self) -> Tensor:
+        """The energy's own stored samples as coordinates (B,n-1,...), where it has some."""
+        return self.project(self.energy.reference().to(self.basis.device))
+
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """Z (B,n-1,...) -> (B,)."""
         return self.energy(self.embed(x), t, cond)  # type: ignore[no-any-return]

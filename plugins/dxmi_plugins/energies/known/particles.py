@@ -60,6 +60,10 @@ class Particles(Energy):
         difference = (self.pairs.to(x) @ rows.flatten(1)).reshape(-1, *rows.shape[1:])
         return difference, difference.square().sum(1) + SOFTENING
 
+    def positions(self, x: Tensor) -> Tensor:
+        """X (B,n,d) itself."""
+        return x
+
     def reference(self) -> Tensor:
         """Stored samples (n,*S) at temperature 1 with the centre of mass at zero, float32.
 

@@ -1,0 +1,136 @@
+"""The players of the game: networks, averages, optimisers and one step of descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dxmi.api import Cost, Energy, GaussianSampler, Sampler
+from dxmi.learning import Game, Learning, optimizer
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, gradients flow through the modules but not into their parameters."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+class Players:
+    """Energy, sampler and value with their optimisers.
+
+    An energy without parameters is a known density and stays as it is. Networks must know their sizes already
+    (no lazy parameters left). ``ema.module`` is the averaged sampler, ``value_ema.module`` the averaged value where the
+    sampler follows its gradient, ``target_value.module`` the one that targets are made of where ``game.target`` is set.
+
+    Args:
+        value: a network with time; None makes the energy's network the value too (the paper's image runs)
+        accelerator: places the players and averages over processes; None takes accelerate's default device
+        total: number of rounds, over which ``decay: cosine`` lowers the learning rates
+
+    Raises:
+        ConfigError: the optimiser does not exist or does not take the betas
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        sampler: Sampler,
+        value: Energy | None = None,
+        game: Game | None = None,
+        learning: Learning | None = None,
+        accelerator: Accelerator | None = None,
+        total: int | None = None,
+    ):
+        self.game, self.learning = game or Game(), learning or Learning()
+        self.accelerator = accelerator or Accelerator()
+        self.energy, self.sampler, self.value = energy, sampler, value
+        self.total, self.rounds = total, 0
+        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
+        self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
+        self.optimizers: dict[str, Any] = {}
+        for module in filter(None, players.values()):
+            module.to(self.accelerator.device)
+        # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
+        self.ema = averaged(sampler, self.learning.ema)
+        guided = isinstance(sampler, GaussianSampler) and sampler.value_guided
+        self.value_ema = averaged(value, self.learning.ema) if guided and value is not None else None
+        self.target_value = averaged(value, self.game.target) if self.game.target and value is not None else None
+        for name, player in players.items():
+            if player is not None and any(p.requires_grad for p in player.parameters()):
+                optim = optimizer(player, self.learning, self._rate(name))
+                self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
+        self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+
+    @property
+    def policy(self) -> GaussianSampler:
+        """The sampler, where it can learn."""
+        return cast(GaussianSampler, self.sampler)
+
+    def cost_to_go(self, cond: Tensor | None = None) -> Cost:
+        """What the rounds look ahead with: the energy at the end, before it the value or its target network."""
+        value = self.value if self.target_value is None else cast(Energy, self.target_value.module)
+        return Cost(self.energy, value, self.sampler.steps, cond)
+
+    def averages(self) -> list[AveragedModel]:
+        """Every average there is."""
+        return [average for average in (self.ema, self.value_ema, self.target_value) if average is not None]
+
+    def follow_value(self) -> None:
+        """Move the value's averages towards it."""
+        for average in (self.value_ema, self.target_value):
+            if average is not None and self.value is not None:
+                average.update_parameters(self.value)
+
+    def set_rates(self) -> None:
+        """The learning rates of this round. They depend on nothing but its number, so a resumed run has them too."""
+        if self.learning.decay == "cosine" and self.total:
+            factor = (1 + math.cos(math.pi * min(self.rounds / self.total, 1))) / 2
+            for name, optim in self.optimizers.items():
+                for group, rate in zip(optim.param_groups, self.rates[name], strict=True):
+                    group["lr"] = rate * factor
+
+    def descend(self, player: str, loss: Tensor) -> None:
+        """One step of a player's optimiser, its gradient's norm clipped as ``clip`` says."""
+        self.optimizers[player].zero_grad()
+        self.accelerator.backward(loss)
+        limit = getattr(self.learning.clip, player)
+        if limit is not None:
+            self.accelerator.clip_grad_norm_(self.networks[player].parameters(), limit)
+        self.optimizers[player].step()
+
+    def checked(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars of a round, averaged over processes.
+
+        Raises:
+            FloatingPointError: one of them is not finite
+        """
+        if not log:
+            return log
+        means = self.accelerator.reduce(torch.stack(list(log.values())), "mean")
+        for name, mean in zip(log, means, strict=True):
+            if not mean.isfinite():
+                raise FloatingPointError(f"{name} is not finite in round {self.rounds}; lower the learning rates")
+        return dict(zip(log, means, strict=True))
+
+    def _rate(self, player: str) -> float:
+        rate = getattr(self.learning.lr, player)
+        return float(self.learning.lr.energy if rate is None else rate)
+
+
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy that follows the module's weights as their exponential moving average."""
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

@@ -1,0 +1,109 @@
+"""A persistent buffer of the states that chains end in, from which values learn off the sampler's own path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dxmi.api import Cost, Energy, Sampler
+from dxmi.errors import ConfigError, require
+from dxmi.objectives import walk
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """States kept from round to round, noised to all steps for the value to learn at (MATH 4).
+
+    Args:
+        learn: td regresses the value at the noised states on successors redrawn from the sampler (MATH 4.2), besides
+            what rollouts teach it; denoise fits the value's gradient to the score of the noised states (MATH 4.5): it
+            takes them for draws from the density, and rollouts teach it nothing
+        fill: plugin, chains on the density, as smc, whose ends fill the buffer before the first round
+        refine: plugin, chains on the density, as mala, that carry the sampler's own ends on before they are kept
+        size: number of states kept, the newest ones
+        batch: states in one optimiser step
+        steps: optimiser steps a round
+        every: rounds between two times that the sampler's own ends are kept; null keeps none
+        priority: states are drawn in proportion to ``exp(-priority*E)``; 0 draws all alike
+    """
+
+    learn: Literal["td", "denoise"] = "td"
+    fill: Sampler | None = None
+    refine: Sampler | None = None
+    size: int = 10_000
+    batch: int = 256
+    steps: int = 1
+    every: int | None = None
+    priority: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("size", "batch", "steps"):
+            require(getattr(self, key) >= 1, f"replay.{key}: {getattr(self, key)} is not positive")
+        require(self.every is None or self.every >= 1, f"replay.every: {self.every} is not a number of rounds; give 1")
+        require(self.priority >= 0, f"replay.priority: {self.priority} is negative")
+        require(
+            self.fill is not None or self.every is not None, "replay: it stays empty; name chains to fill it, or every"
+        )
+        require(self.refine is None or self.every is not None, "replay.refine: no own ends are kept; give every")
+        require(
+            self.learn == "td" or self.priority == 0,
+            "replay.priority: denoise takes the states for draws from the density; leave it at 0",
+        )
+        require(
+            self.learn == "td" or self.fill is not None or self.refine is not None,
+            "replay.learn: denoise takes the states for draws from the density; name chains that fill or refine",
+        )
+
+    def check(self, tau: float) -> None:
+        """Raise ConfigError if its chains are not at the sampler's temperature, or follow a value of their own."""
+        for key in ("fill", "refine"):
+            chain = getattr(self, key)
+            if chain is not None and chain.tau != tau:
+                raise ConfigError(f"replay.{key}.tau: {chain.tau} is not the sampler's, {tau}")
+        if self.refine is not None and self.refine.sigmas is not None:
+            raise ConfigError("replay.refine: its chains carry noise; take chains on the density itself, as mala")
+
+
+class Buffer:
+    """The states themselves, (n,*S), at most ``size``."""
+
+    def __init__(self, settings: Replay, energy: Energy):
+        self.settings, self.energy = settings, energy
+        self.states: Tensor | None = None
+        self.energies: Tensor | None = None
+
+    @torch.no_grad()
+    def keep(self, states: Tensor) -> None:
+        """Take in states (n,*S); the oldest make room."""
+        energies = self.energy(states)
+        if self.states is not None and self.energies is not None:
+            states, energies = torch.cat([self.states, states]), torch.cat([self.energies, energies])
+        self.states, self.energies = states[-self.settings.size :], energies[-self.settings.size :]
+
+    def keep_ends(self, ends: Tensor) -> None:
+        """Take in where the sampler's own chains ended, carried on by ``refine``."""
+        chain = self.settings.refine
+        if chain is not None:
+            for x in walk(chain, Cost(self.energy, None, chain.steps), tuple(ends.shape), start=ends):
+                ends = x
+        self.keep(ends)
+
+    def draw(self, n: int) -> Tensor:
+        """N of the states (n,*S), with replacement, those of low energy more often if ``priority`` says so."""
+        assert self.states is not None and self.energies is not None
+        if not self.settings.priority:
+            return self.states[torch.randint(len(self.states), (n,), device=self.states.device)]
+        shares = (-self.settings.priority * self.energies).softmax(0)
+        return self.states[torch.multinomial(shares, n, replacement=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states and their energies."""
+        return {"states": self.states, "energies": self.energies}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """The inverse of ``state_dict``."""
+        for name, kept in state.items():
+            setattr(self, name, None if kept is None else kept.to(device))
