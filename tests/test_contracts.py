@@ -34,6 +34,7 @@ OPTIONS = {
     ("dxmi.energies", "pair_distances"): {"particles": 4, "dimensions": 2},
     ("dxmi.energies", "pairwise_mrf"): {"theta": [[0.0, 1.0, 0.5], [1.0, 0.0, 2.0], [0.5, 2.0, 0.0]]},
     ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},
+    ("dxmi.energies", "separable"): {"shape": [2], "steps": 4},
     ("dxmi.energies", "tempered"): {"energy": {"name": "mlp"}, "tau": 2.0},
     ("dxmi.samplers", "annealed_langevin"): {"sigma_max": 1.0, "levels": 3, "inner": 2},
     ("dxmi.samplers", "diffusion"): {"teacher": "TEACHER", "scheduler": {"name": "ancestral", "steps": 3}},

@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="of value-gradient sampling of a Gaussian mixture")
     parser.add_argument("--run", type=Path, help="folder of a finished run; by default one is trained")
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--factors", type=int, nargs="+", default=list(TRIES), choices=TRIES, help="of the budget")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -216,12 +217,12 @@ def main() -> None:
         if given.run is None:
             command = [sys.executable, "-m", "dxmi", "train", given.config, "--out", run, "--tracker", "null"]
             subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
-        report = compared(run, given.samples)
+        report = compared(run, given.samples, given.factors)
     if given.out:
         given.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def compared(folder: Path, n: int) -> dict[str, Any]:
+def compared(folder: Path, n: int, factors: list[int]) -> dict[str, Any]:
     """The table of a run, printed row by row."""
     run, cost = load_run(folder)
     trained = training_cost(folder)
@@ -238,7 +239,7 @@ def compared(folder: Path, n: int) -> dict[str, Any]:
     for found in rows:
         show(found)
     budget = round(rows[1]["gradients"])
-    for factor in TRIES:
+    for factor in factors:
         for name in GRIDS:
             rows.append(chain_row(name, budget, factor, judge if factor == 1 else search, judge))
             show(rows[-1])
