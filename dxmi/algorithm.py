@@ -133,7 +133,7 @@ class DxMI(Players):
         g, T = self.game, self.sampler.steps
         if self.policy.value_guided:
             step: Transition = self.policy(x, t, J, cond)  # redrawn, since the rollout may have explored
-            return J(step.sample(), t + 1) + self.policy.running_cost(x, t, step)
+            return self.capped(J(step.sample(), t + 1)) + self.policy.running_cost(x, t, step)
         if g.time_cost is not None:
             return J(x_next, t + 1) + g.time_cost * time_cost(t, T)
         return soft_q(J, x, t, self.sampler(x, t, J, cond), x_next, s2[t], g.tau1, g.tau2)
@@ -145,8 +145,12 @@ class DxMI(Players):
         for k in range(self.sampler.steps):
             t = torch.full((xs.shape[1],), k, device=xs.device)
             costs.append(self.policy.running_cost(xs[k], t, self.policy(xs[k], t, J, cond)))
-            ahead.append(J(xs[k + 1], t + 1))
+            ahead.append(self.capped(J(xs[k + 1], t + 1)))
         return lambda_returns(torch.stack(costs), torch.stack(ahead), self.game.trace)
+
+    def capped(self, costs: Tensor) -> Tensor:
+        """Costs to go as targets have them."""
+        return costs if self.game.ceiling is None else costs.clamp(max=self.game.ceiling)
 
     def learn_from_replay(self, J: CostToGo, xs: Tensor) -> dict[str, Tensor]:
         """The value at noised states of the buffer: temporal difference, or their score."""

@@ -32,6 +32,7 @@ class Game:
         trace: lambda of TD(lambda) along a value-guided sampler's rollouts; 0 is TD(0) on redrawn successors
         target: decay of the moving average of the value that targets and drifts are made of while the game goes on;
             0 makes them of the value itself
+        ceiling: largest cost to go in a target of a value-guided sampler's value, for energies with poles; null: none
         start: where a sampler that cannot learn starts in each round: noise (short runs), data (contrastive
             divergence) or chains (persistent contrastive divergence)
         chains: number of persistent chains of each process
@@ -48,6 +49,7 @@ class Game:
     explore: float = 1.0
     trace: float = 0.0
     target: float = 0.0
+    ceiling: float | None = None
     start: Literal["noise", "data", "chains"] = "noise"
     chains: int = 1000
 

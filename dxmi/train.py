@@ -90,10 +90,13 @@ class Session:
             "game.explore": run.game.explore != 1,
             "game.trace": run.game.trace != 0,
             "game.target": run.game.target != 0,
+            "game.ceiling": run.game.ceiling is not None,
             "replay": run.replay is not None,
         }
         for key in (key for key, used in given.items() if used and not self.value_guided):
             raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
+        if self.value_guided and run.energy.event_shape is not None:
+            run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
         if run.replay is not None:
             run.replay.check(run.sampler.tau)
             if run.energy.event_shape is None:
@@ -119,12 +122,17 @@ class Session:
         """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler."""
         item = torch.zeros(1, *self.shape) if self.images is None else self.images[:1]
         x, cond = self.run.sampler.encode(item)
-        for network in filter(None, (self.run.energy, self.run.value)):
+        for key, network in (("energy", self.run.energy), ("value", self.run.value)):
+            if network is None:
+                continue
             try:
-                network(x, torch.zeros(1, dtype=torch.long), cond)
+                last = self.run.sampler.steps - 1 if key == "value" else 0
+                network(x, torch.full((1,), last), cond)
             except (RuntimeError, ValueError) as error:
                 kind, shape = type(network).__name__, tuple(x.shape)
-                raise ConfigError(f"energy: {kind} does not take {shape}: {first_line(error)}") from error
+                raise ConfigError(f"{key}: {kind} does not take {shape}: {first_line(error)}") from error
+            except IndexError as error:
+                raise ConfigError(f"{key}.steps: it has fewer than the sampler's {self.run.sampler.steps}") from error
         try:
             with torch.no_grad():
                 cost = Cost(self.run.energy, self.run.value, self.run.sampler.steps, cond)

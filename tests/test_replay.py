@@ -24,6 +24,11 @@ from dxmi.replay import Buffer, Replay
 NORMAL = {"weights": [1.0], "means": [[0.0]], "covariances": 0.5}
 
 
+def steps(x):
+    """An energy whose gradient nobody knows."""
+    return x.detach().round().abs().sum(1)
+
+
 def players(sampler, game=None, replay=None, target=None, **learning):
     torch.manual_seed(0)
     target, value = target or GaussianMixture(**NORMAL), MLPEnergy(32, time=True)
@@ -98,6 +103,15 @@ def test_targets_come_from_a_slow_value():
     assert not torch.equal(first, now)
     torch.testing.assert_close(slow, 0.75 * before + 0.25 * now)
     assert game.cost_to_go().value is game.target_value.module
+
+
+def test_targets_have_a_ceiling():
+    game = players(VGS(3, "ve"), Game(warmup=0, ceiling=1.5))
+    x, t = torch.full((4, 1), 9.0), torch.full((4,), 2)
+    with torch.no_grad():
+        target = game.target(game.cost_to_go(), x, t, x, torch.empty(0), None)
+        step = game.sampler(x, t, game.cost_to_go())
+    torch.testing.assert_close(target, 1.5 + game.sampler.running_cost(x, t, step))
 
 
 def test_a_cosine_lowers_the_rates_to_nothing():
@@ -233,6 +247,12 @@ def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path, monkeypatch
         (["--replay.learn", "guess"], "replay"),
         (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
         (["--sampler.probes", "0"], "probes: 0"),
+        (["--value.steps", "3"], "value.steps: it has fewer than the sampler's 4"),
+        (
+            ["--value", "separable", "--value.shape", "[3]", "--value.steps", "4"],
+            "value: Separable does not take (1, 2)",
+        ),
+        (["--energy", "callable", "--energy.function", "test_replay:steps", "--energy.shape", "[2]"], "no gradient"),
     ],
 )
 def test_runs_that_could_not_work_are_refused(arguments, says, config, tmp_path, capsys):
