@@ -78,7 +78,7 @@ class DxMI(Players):
             self.follow_value()
             if self.rounds >= self.game.warmup:
                 log |= self.learn_policy(J, xs, s2, cond)
-                self.ema.update_parameters(self.sampler)
+                self.follow_sampler()
         self.rounds += 1
         return self.checked(log)
 

@@ -16,7 +16,7 @@ from dxmi.evaluate import measure, student
 from dxmi.references import has_exact_samples, reference_samples
 from dxmi.weights import Weighted, estimates, telling, weigh, weigh_exact
 
-CHUNK = 4096  # paths at a time, whose every state is kept
+CHUNK = 4096  # paths at a time
 FROM_EXACT = ("eubo", "log_z_forward")
 LOG_WEIGHTS = ("elbo", "log_z", "ess", *FROM_EXACT, "log_z_exact")
 
@@ -50,6 +50,15 @@ def weighted(
 def joined(parts: list[Weighted]) -> Weighted:
     """Several sets of weighted samples as one."""
     return Weighted(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def has_log_weights(sampler: Sampler) -> bool:
+    """Whether the sampler tells its steps and has a noising chain to compare them with."""
+    try:
+        telling(sampler)
+    except ConfigError:
+        return False
+    return True
 
 
 def log_weight_figures(sampler: Sampler, cost: Cost, n: int, seed: int) -> tuple[Weighted, dict[str, float]]:

@@ -104,6 +104,8 @@ def draw(
 @torch.no_grad()
 def energies_of(energy: Energy, x: Tensor) -> Tensor:
     """Energies (n,) of states (n,*S), some at a time."""
+    if not len(x):
+        return x.new_empty(0)  # no energy has to know what to do with no states
     return torch.cat([energy(part) for part in torch.split(x, 65_536)])
 
 

@@ -89,6 +89,11 @@ class Players:
         """Every average there is."""
         return [average for average in (self.ema, self.value_ema, self.target_value) if average is not None]
 
+    def follow_sampler(self) -> None:
+        """Move the sampler's average towards it, if it has anything to average."""
+        if "sampler" in self.networks:
+            self.ema.update_parameters(self.sampler)
+
     def follow_value(self) -> None:
         """Move the value's averages towards it."""
         for average in (self.value_ema, self.target_value):

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
-from dxmi.assess import density_floor, halves
+from dxmi.assess import density_floor, halves, has_log_weights
 from dxmi.chains import draw
 from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
@@ -233,7 +233,8 @@ class Session:
 
     def look(self, step: int) -> None:
         """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
-        if self.main and self.images is None and self.value_guided:
+        weighs = self.images is None and self.value_guided and has_log_weights(self.run.sampler)
+        if self.main and weighs:
             _, found = metrics(self, min(self.run.paths, 2000), seed=0)
             with (self.out / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, **found}) + "\n")

@@ -50,7 +50,7 @@ class Densities:
         self.metrics, self.samples, self.aligned = metrics, samples, aligned
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
-        """``draw(n) -> (n,*S)``; the reference is an ``DensitySamples``.
+        """``draw(n) -> (n,*S)``; the reference is a ``DensitySamples``.
 
         Raises:
             ConfigError: the reference is none, or a metric does not fit its density
