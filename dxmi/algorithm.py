@@ -177,12 +177,15 @@ class DxMI(Players):
     def denoising_loss(self, x: Tensor, t: Tensor, end: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The value's gradient against two unbiased estimates of it, mixed at each step for least variance."""
         x.requires_grad_()
-        (gradient,) = torch.autograd.grad(self.networks["value"](x, t).sum(), x, create_graph=True)
+        total = self.networks["value"](x, t).sum()
+        (gradient,) = torch.autograd.grad(total, x, create_graph=True)
         by_noise = self.sampler.tau * (x.detach() - alpha * end) / sigma**2
         by_energy = with_gradient(self.cost_to_go(), end, torch.full_like(t, self.sampler.steps))[1] / alpha
         self.shares, share = mixing_share(self.shares, t, self.sampler.steps, by_noise, by_energy, gradient.detach())
         target = by_energy + share.view_as(sigma) * (by_noise - by_energy)
-        return (sigma * (gradient - target)).square().mean()
+        # The gradient does not see every parameter, such as a constant, and DDP waits for all of them.
+        loss: Tensor = (sigma * (gradient - target)).square().mean() + 0 * total
+        return loss
 
     def learn_policy(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""

@@ -112,6 +112,9 @@ class Players:
         """One step of a player's optimiser, its gradient's norm clipped as ``clip`` says."""
         self.optimizers[player].zero_grad()
         self.accelerator.backward(loss)
+        if player == "sampler" and self.policy.value_guided:  # its loss passes by the forward that DDP would see
+            for p in self.sampler.parameters():
+                p.grad = None if p.grad is None else self.accelerator.reduce(p.grad, "mean")
         limit = getattr(self.learning.clip, player)
         if limit is not None:
             self.accelerator.clip_grad_norm_(self.networks[player].parameters(), limit)

@@ -1,7 +1,10 @@
 """What values learn from besides fresh rollouts: kept states, lambda returns, exploration, slow targets (MATH 4)."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -237,6 +240,29 @@ def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path, monkeypatch
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     losses = [json.loads(line).get("replay_loss") for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert len([loss for loss in losses if loss is not None]) == 4
+
+
+def test_two_processes_learn_the_same(config, tmp_path):
+    """Each keeps states of its own; value and start get the mean of both gradients."""
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from dxmi.config import Checked, Run\n"
+        "from dxmi.dialect import read\n"
+        "from dxmi.train import Session\n"
+        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session.start(False); session.play()\n"
+        "state = [p.detach() for player in (session.run.value, session.run.sampler) for p in player.parameters()]\n"
+        "torch.save((state, session.game.buffer.states), f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([*launch, script, config, tmp_path / "run"], capture_output=True, text=True, env=cpu)
+    assert found.returncode == 0, found.stderr[-2000:]
+    (first, kept), (second, other) = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
+    assert len(first) > 10 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert kept.shape == other.shape and not torch.equal(kept, other)
 
 
 @pytest.mark.parametrize(
