@@ -9,6 +9,8 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from dxmi.cli import main
+from dxmi.config import Checked, Run
+from dxmi.dialect import read
 
 
 @pytest.fixture
@@ -17,6 +19,7 @@ def small(tmp_path):
     config = yaml.safe_load((ROOT / "configs" / "gmm9_vgs.yaml").read_text())
     config |= {"steps": 6, "paths": 5000, "batch_size": 64, "tracker": None, "every": {"log": 2, "samples": 3}}
     config["sampler"]["steps"] = config["value"]["steps"] = 10
+    config["replay"] |= {"fill": {"name": "smc", "steps": 5, "scale": 7.0}, "size": 64, "batch": 32, "steps": 1}
     config["evaluators"] = [{"name": "densities", "samples": 1000}]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -54,6 +57,16 @@ def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
     assert main(["sample", str(out)]) == 2 and "finished run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("target", ["gmm9", "gmm25", "funnel", "many_well", "dw4", "lj13"])
+def test_every_config_builds(target):
+    """All keys of the configs exist, and players and chains fit each other."""
+    run = Checked(Run, read(ROOT / "configs" / f"{target}_vgs.yaml")).build()
+    value, steps = run.value, run.sampler.steps
+    x = run.sampler.initial((2, *run.energy.event_shape))
+    assert value(x, torch.full((2,), steps - 1)).shape == (2,)
+    run.replay.check(run.sampler.tau)
+
+
 def test_equal_seeds_give_equal_ends(small, tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     assert [main(["train", str(small), "--paths", "200", "--out", str(run)]) for run in runs] == [0, 0]
@@ -71,7 +84,7 @@ def test_equal_seeds_give_equal_ends(small, tmp_path):
         (["--value.energy.preset", "funnel"], "preset"),
         (["--paths", "1"], "paths: 1"),
         (["--game.start", "chains"], "game.start: chains is for chains that cannot learn"),
-        (["--sampler.tau", "2"], "evaluators: a density's own samples are at temperature 1"),
+        (["--sampler.tau", "2", "--replay", "null"], "evaluators: a density's own samples are at temperature 1"),
         (["--evaluators.0.metrics", "[aligned_w2]"], "metrics: aligned_w2 needs particles"),
         (["--sampler", "mala"], "sampler: neither this chain nor a known density learns"),
     ],

@@ -149,7 +149,7 @@ def test_chains_carry_the_samplers_ends_to_the_density():
 def test_values_learned_from_kept_states_have_the_exact_gradient(learn):
     """Of N(0, 1/2) noised: x/(sigma_t^2 + 1/2), at two steps, from kept draws; no rollout teaches it."""
     sampler = VGS(2, "ve", "constant", first=0.05, drift="posterior", start=0.7)
-    replay = Replay(learn=learn, fill=MALA(), size=4000, batch=512, steps=400)
+    replay = Replay(learn=learn, fill=MALA(), size=4000, batch=512, steps=250)
     game = players(sampler, replay=replay, ema=0.5)
     game.buffer.keep(game.energy.sample(4000))
     game.learn_value = lambda *given: {}
