@@ -170,6 +170,8 @@ class Session:
         seed = self.run.seed * 1009 + self.accelerator.process_index
         drawn = draw(self.run.energy, replay.fill.to(self.accelerator.device), replay.size, seed=seed)
         buffer.keep(drawn.samples)
+        if self.main:  # what the chains have to say of themselves, as smc of log Z
+            (self.out / "fill.json").write_text(json.dumps(drawn.diagnostics, indent=2) + "\n")
 
     def play(self) -> None:
         """All rounds that are left."""

@@ -35,14 +35,18 @@ def run(target: str, seed: int, folder: Path) -> dict:
     config, out = CONFIGS / f"{target}_vgs.yaml", folder / f"{target}-{seed}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "dxmi", "train", config, "--seed", str(seed), "--out", out, "--tracker", "null"]
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{target}, seed {seed}: {done.stderr[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     student, floor = json.loads((out / "evaluation.json").read_text())["rows"]
     distances = {f"{name}_floor": value for name, value in floor["metrics"].items()}
     samples = load_file(out / "samples.safetensors")["samples"]
     found = {"seed": seed, "cpu_seconds": round(spent), "paths": len(samples)}
-    return found | student["metrics"] | distances | places(target, config, samples)
+    fill = json.loads((out / "fill.json").read_text())  # of the chains that the value learned from
+    filled = {"fill_log_z": fill["log_z"]} if "log_z" in fill else {}
+    return found | student["metrics"] | distances | filled | places(target, config, samples)
 
 
 def places(target: str, config: Path, samples: torch.Tensor) -> dict:
@@ -60,10 +64,11 @@ def places(target: str, config: Path, samples: torch.Tensor) -> dict:
 
 def summary(runs: list[dict]) -> dict:
     """Medians over the seeds; of the shares of wells the worst."""
-    middle = {"ess": statistics.median(row["ess"] for row in runs)}
+    ess = [row["ess"] for row in runs]
+    middle = {"ess": statistics.median(ess), "ess_least": min(ess), "elbo": statistics.median(r["elbo"] for r in runs)}
     if "log_z_exact" in runs[0]:
         middle["log_z_error"] = statistics.median(abs(row["log_z"] - row["log_z_exact"]) for row in runs)
-    for name in ("modes", "aligned_w2", "aligned_w2_floor", "energy_w2", "energy_w2_floor", "cpu_seconds"):
+    for name in ("eubo", "modes", "aligned_w2", "aligned_w2_floor", "energy_w2", "energy_w2_floor", "cpu_seconds"):
         if name in runs[0]:
             middle[name] = statistics.median(row[name] for row in runs)
     if "right_least" in runs[0]:

@@ -17,16 +17,18 @@ from .scales import Scales
 class InformedValue(Energy):
     """``V_t(x) = w_t*E(x) + p_t*||x||^2 + c_t + f(x, t)`` at the steps t < T of a chain that ends in ``exp(-E)``.
 
-    The target's energy fades in and a Gaussian fades out: w_t rises from ``low`` to 0.9 geometrically, p_t is that of
-    N(0, start^2 I), c_t is 0 and f returns 0 until they learn. So the untrained value already draws chains to every
-    mode of the target, where one that starts from nothing finds them one by one or never.
+    The target's energy fades in and the start's Gaussian fades out. Untrained, ``w_t = low^(1 - t/T)`` but ``w_0 = 0``,
+    ``p_t = (1 - w_t)/(2*start^2)``, c_t and f are 0: both ends are exact, the start's N(0, start^2 I) at t = 0 and, as
+    w_T = 1, the energy at T, which chains ask the energy itself for. w, p, c and f learn, at t = 0 as well (but for
+    w_0), since a finite chain leaves something of the target in x_0. So the untrained value already draws chains to
+    every mode of the target, where one that starts from nothing finds them one by one or never.
 
     Args:
         energy: the target
         steps: T of the sampler
         start: std of the sampler's start
         finest: the smallest length that matters, about the noise of the sampler's last step; see ``scales``
-        low: w_0
+        low: the base of w_t, in (0, 1)
         ceiling: E is held below it, smoothly; null leaves it as it is. For energies that grow steeply far out
         width: units of a hidden layer of f
         depth: number of hidden layers of f
@@ -52,21 +54,25 @@ class InformedValue(Energy):
         for name, value in {"steps": steps, "start": start, "low": low, "width": width, "depth": depth}.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name}: {value} is not positive")
+        if low >= 1:
+            raise ConfigError(f"low: {low} is not below 1")
+        if residual is not None and (finest, width, depth) != (0.1, 128, 3):
+            raise ConfigError("residual: it is f, so finest, width and depth are its own; leave them out here")
         if energy.event_shape is None:
             raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
         self.event_shape, self.ceiling = energy.event_shape, ceiling
         self.energy = energy.requires_grad_(False)
-        self.log_weight = nn.Parameter(torch.logspace(math.log10(low), math.log10(0.9), steps).log())
-        self.log_precision = nn.Parameter(torch.full((steps,), -math.log(2 * start**2)))
+        w = low ** (1 - torch.arange(steps) / steps)
+        self.log_weight = nn.Parameter(w.log())
+        self.log_precision = nn.Parameter((1 - w * (torch.arange(steps) > 0)).log() - math.log(2 * start**2))
         self.shift = nn.Parameter(torch.zeros(steps))
         self.scales = Scales(steps, start, finest) if residual is None else None
-        perceptron = MLPEnergy(width, depth, time=True)
-        self.f = residual or perceptron
-        t = torch.zeros(1, dtype=torch.long)
-        self._residual(torch.zeros(1, *energy.event_shape), t)  # it reads its sizes
-        if residual is None:
-            for p in perceptron.body[-1].parameters():
-                nn.init.zeros_(p)
+        self.f = perceptron(width, depth, energy.event_shape) if residual is None else residual
+        try:
+            self._residual(torch.zeros(1, *energy.event_shape), torch.zeros(1, dtype=torch.long))
+        except (RuntimeError, ValueError) as error:
+            kind, shape = type(self.f).__name__, energy.event_shape
+            raise ConfigError(f"residual: {kind} does not take events {shape} of the target: {error}") from error
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""
@@ -75,8 +81,18 @@ class InformedValue(Energy):
         if self.ceiling is not None:
             e = self.ceiling - softplus(self.ceiling - e)
         prior = self.log_precision[t].exp() * x.square().flatten(1).sum(1)
-        value: Tensor = self.log_weight[t].exp() * e + prior + self.shift[t] + self._residual(x, t)
+        weight = self.log_weight[t].exp() * (t > 0)
+        value: Tensor = weight * e + prior + self.shift[t] + self._residual(x, t)
         return value
 
     def _residual(self, x: Tensor, t: Tensor) -> Tensor:
         return self.f(x if self.scales is None else self.scales(x, t), t)  # type: ignore[no-any-return]
+
+
+def perceptron(width: int, depth: int, shape: tuple[int, ...]) -> MLPEnergy:
+    """An ``MLPEnergy`` with time on both scales of events of this shape that returns 0 until it learns."""
+    f = MLPEnergy(width, depth, time=True)
+    f(torch.zeros(1, *shape, 2), torch.zeros(1, dtype=torch.long))  # it reads its sizes
+    for p in f.body[-1].parameters():
+        nn.init.zeros_(p)
+    return f
