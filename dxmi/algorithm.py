@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from dxmi.api import CostToGo, Energy, GaussianSampler, Sampler, Transition, with_gradient
+from dxmi.api import CostToGo, GaussianSampler, Transition, with_gradient
 from dxmi.errors import require
-from dxmi.learning import Game, Learning
 from dxmi.objectives import (
     gcd_loss,
     lambda_returns,
@@ -25,32 +23,10 @@ from dxmi.objectives import (
     walk,
 )
 from dxmi.players import Players, frozen
-from dxmi.replay import Buffer, Replay
 
 
 class DxMI(Players):
-    """The players and one round of the game; ``Players`` tells the arguments.
-
-    Args:
-        replay: how values also learn from states kept from round to round; None keeps none
-    """
-
-    def __init__(
-        self,
-        energy: Energy,
-        sampler: Sampler,
-        value: Energy | None = None,
-        game: Game | None = None,
-        learning: Learning | None = None,
-        accelerator: Accelerator | None = None,
-        total: int | None = None,
-        replay: Replay | None = None,
-    ):
-        super().__init__(energy, sampler, value, game, learning, accelerator, total)
-        self.buffer = None if replay is None else Buffer(replay, energy)
-        self.s2: Tensor | None = None
-        self.shares: Tensor | None = None
-        self.chains: Tensor | None = None
+    """The players and one round of the game; ``Players`` tells the arguments."""
 
     def round(self, batch: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """One round of the game.

@@ -146,8 +146,10 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate``."""
     if options.n is not None and options.n < 2:
         raise ConfigError("-n: give at least 2")
-    if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+    if options.seed is not None and not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
+    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
+        raise ConfigError(f"--out: {options.out} is a folder, or is in none; give a JSON file")
     quiet()
     from dxmi.assess import show
     from dxmi.densities import evaluate_density_run

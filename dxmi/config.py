@@ -26,17 +26,17 @@ E = TypeVar("E", bound=BaseException)
 
 def one_line(error: Exception) -> str:
     """Jsonargparse's nested report -> ``key.sub: what is wrong``."""
-    text = str(error)
+    text, opening = str(error), 'Parser key "|Problem with'
     keys = re.findall(r'(?:Parser key|Key) "([^"]+)"', text)
-    lines = [
-        line.strip(" -")
-        for line in text.splitlines()
-        if line.strip() and not re.search(r'Parser key "|Problem with', line)
-    ]
-    complaint = re.sub(r"<class '([^']+)'>", r"\1", " ".join(lines) or text)
+    lines = [line.strip(" -") for line in text.splitlines() if line.strip() and not re.search(opening, line)]
+    complaint = " ".join(lines) or text
     union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", complaint)
-    if union:
+    inner = re.findall(rf"(?:{opening})[^\n]*:\n[\s-]++((?!Does not|{opening})[^\n]+)", text)
+    if union and inner:  # one of the alternatives was meant, and something in it is wrong
+        complaint = inner[-1]
+    elif union:
         complaint = f"Expected one of {union[1].replace('NoneType', 'null')}. Got value: {union[2]}"
+    complaint = re.sub(r"<class '([^']+)'>", r"\1", complaint).replace("a typing.Literal", "one of ")
     complaint = complaint.replace(" a int", " an int")
     return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
 

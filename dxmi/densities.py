@@ -74,13 +74,13 @@ def report(session: Session, floor: dict[str, Any] | None) -> None:
         raise FloatingPointError(
             f"{bad} of {run.paths} samples or their energies are not finite, so there are no figures"
         )
-    save_picture(run.energy, Drawn(drawn.samples, energies, none, none, {}), out / "picture.png", sampler.tau)
-    save_values(sampler, cost, out / "values.png")
-    save_training(out / "metrics.jsonl", out / "training.png")
     parts = halves(run.energy, sampler.tau, run.paths, run.seed) if run.evaluators else None
     rows = [student_row(drawn, found, sampler.steps, run.evaluators, parts), *([] if floor is None else [floor])]
     written = {"rows": rows, "stamp": stamp(run.evaluators, run.energy, parts, run.seed)}
     (out / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n")
+    save_picture(run.energy, Drawn(drawn.samples, energies, none, none, {}), out / "picture.png", sampler.tau)
+    save_values(sampler, cost, out / "values.png")
+    save_training(out / "metrics.jsonl", out / "training.png")
     show(rows)
 
 
@@ -108,6 +108,8 @@ def load_run(folder: Path) -> tuple[Run, Cost]:
     """
     try:
         config = read(folder / "run.yaml")
+        if "chains" in config:
+            raise ConfigError(f"{folder}: holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
         if config.get("data") is not None:
             raise ConfigError(f"{folder}: is a run on images, whose figures 'dxmi train' leaves in evaluation.json")
         run = Checked(Run, config).build()

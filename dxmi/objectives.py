@@ -6,11 +6,12 @@ Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, Yoon et
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import CostToGo, Sampler, Transition
+from dxmi.api import CostToGo, GaussianSampler, Sampler, Transition
 
 
 def gcd_loss(e_data: Tensor, e_sample: Tensor, gamma: float = 0.0) -> Tensor:
@@ -107,16 +108,20 @@ def walk(
 ) -> Iterator[Tensor]:
     """x_0, ..., x_T of B chains, one state (B,*S) after the other and without gradients; ``start`` is x_0 if given.
 
-    ``explore`` scales the noise of a Gaussian sampler's steps (MATH 4, exploration).
+    ``explore`` scales the noise of a Gaussian sampler's start and steps (MATH 4, exploration).
     """
     x = sampler.initial(shape, generator) if start is None else start
+    if explore != 1 and start is None and isinstance(sampler, GaussianSampler):
+        with suppress(NotImplementedError):  # a start of another kind, as uniform on a sphere, stays as it is
+            law: Transition = sampler.start_law(x)
+            x = law._replace(std=explore * law.std).sample(generator)
     yield x
     for k in range(sampler.steps):
         t = torch.full((shape[0],), k, device=x.device)
         if explore == 1:
             x = sampler.step(x, t, cost_to_go, generator, cond)
         else:
-            law: Transition = sampler(x, t, cost_to_go, cond)
+            law = sampler(x, t, cost_to_go, cond)
             x = law._replace(std=explore * law.std).sample(generator)
         yield x
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,10 @@ def save_values(sampler: Sampler, cost: Cost, path: Path) -> None:
     steps = sorted({round(k * sampler.steps / (PANELS - 1)) for k in range(PANELS)})
     for axes, t in zip(figure.subplots(2, PANELS // 2).flat, steps, strict=False):
         value, seen = (cost(x, torch.full((len(x),), t, device=x.device)).double().cpu() for x in (grid, xs[t]))
-        levels = torch.linspace(value.min(), max(seen.quantile(0.98), value.min() + 1e-6), 16, dtype=value.dtype)
-        drawn = axes.contourf(*sides, value.reshape(100, 100).T, levels=levels, extend="max", cmap="viridis_r")
-        figure.colorbar(drawn, ax=axes, format="%.3g")
+        levels = torch.linspace(value.min(), seen.quantile(0.98), 16, dtype=value.dtype)
+        if levels.isfinite().all() and (levels.diff() > 0).all():  # a value that ran away has no contours
+            drawn = axes.contourf(*sides, value.reshape(100, 100).T, levels=levels, extend="max", cmap="viridis_r")
+            figure.colorbar(drawn, ax=axes, format="%.3g")
         axes.plot(*xs[t].flatten(1).cpu().T, ".", color="black", markersize=1.5, alpha=0.6)
         axes.set(xlim=sides[0][[0, -1]].tolist(), ylim=sides[1][[0, -1]].tolist())
         axes.set_title(f"energy and $x_{{{t}}}$" if t == sampler.steps else f"$V_{{{t}}}$ and $x_{{{t}}}$")
@@ -126,7 +128,8 @@ def save_training(metrics: Path, path: Path) -> None:
     if exact is not None:
         right.axhline(exact, color="black", linewidth=0.8, label="log_z_exact")
         reach = 2 * max(abs(lines[-1][name] - exact) for name in names)  # wild first rounds shall not flatten the last
-        right.set_ylim(exact - reach, exact + reach)
+        if 0 < reach < math.inf:
+            right.set_ylim(exact - reach, exact + reach)
     right.set(title="log Z and its bounds", xlabel="round")
     right.legend()
     figure.savefig(path, dpi=110)

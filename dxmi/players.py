@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api import Cost, Energy, GaussianSampler, Sampler
 from dxmi.learning import Game, Learning, optimizer
+from dxmi.replay import Buffer, Replay
 
 
 @contextmanager
@@ -40,6 +41,7 @@ class Players:
         value: a network with time; None makes the energy's network the value too (the paper's image runs)
         accelerator: places the players and averages over processes; None takes accelerate's default device
         total: number of rounds, over which ``decay: cosine`` lowers the learning rates
+        replay: how values also learn from states kept from round to round; None keeps none
 
     Raises:
         ConfigError: the optimiser does not exist or does not take the betas
@@ -54,11 +56,16 @@ class Players:
         learning: Learning | None = None,
         accelerator: Accelerator | None = None,
         total: int | None = None,
+        replay: Replay | None = None,
     ):
         self.game, self.learning = game or Game(), learning or Learning()
         self.accelerator = accelerator or Accelerator()
         self.energy, self.sampler, self.value = energy, sampler, value
         self.total, self.rounds = total, 0
+        self.buffer = None if replay is None else Buffer(replay, energy)
+        self.s2: Tensor | None = None  # adaptive velocity
+        self.shares: Tensor | None = None  # of two estimates in the denoising loss
+        self.chains: Tensor | None = None  # persistent ones of a sampler that cannot learn
         players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
         self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
         self.optimizers: dict[str, Any] = {}

@@ -8,14 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dxmi.api import Cost, Energy, Sampler
+from dxmi.api import Cost, Energy, GaussianSampler, Sampler
 from dxmi.errors import ConfigError, require
 from dxmi.objectives import walk
 
 
 @dataclass(kw_only=True)
 class Replay:
-    """States kept from round to round, noised to all steps for the value to learn at (MATH 4).
+    """Final states kept from round to round, noised to all steps for the value to learn at (MATH 4).
+
+    Noising them again makes other states of the steps between each time, so those are not kept.
 
     Args:
         learn: td regresses the value at the noised states on successors redrawn from the sampler (MATH 4.2), besides
@@ -58,13 +60,16 @@ class Replay:
         )
 
     def check(self, tau: float) -> None:
-        """Raise ConfigError if its chains are not at the sampler's temperature, or follow a value of their own."""
+        """Raise ConfigError if its chains follow a value of their own or are not at the sampler's temperature."""
         for key in ("fill", "refine"):
             chain = getattr(self, key)
+            if isinstance(chain, GaussianSampler):
+                raise ConfigError(f"replay.{key}: {type(chain).__name__} has to learn itself; take chains, as mala")
             if chain is not None and chain.tau != tau:
                 raise ConfigError(f"replay.{key}.tau: {chain.tau} is not the sampler's, {tau}")
-        if self.refine is not None and self.refine.sigmas is not None:
-            raise ConfigError("replay.refine: its chains carry noise; take chains on the density itself, as mala")
+        if self.refine is not None and not self.refine.stationary:
+            kind = type(self.refine).__name__
+            raise ConfigError(f"replay.refine: {kind} changes the density; take chains that keep it, as mala")
 
 
 class Buffer:

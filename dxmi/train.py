@@ -24,7 +24,7 @@ from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.densities import metrics
 from dxmi.dialect import differences
-from dxmi.errors import first_line
+from dxmi.errors import first_line, require
 from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
 
@@ -61,6 +61,7 @@ class Session:
         if tracker is not None and tracker not in available:
             raise ConfigError(f"tracker: '{tracker}' is not installed here; give null or one of {', '.join(available)}")
         self.images: Images | None = None if values.data is None else load_images(values.data)
+        require(0 <= values.seed < 2**32, f"seed: {values.seed} is not between 0 and 2^32 - 1")
         set_seed(values.seed)
         self.run = run = config.build()
         self.shape = self.event_shape()
@@ -95,6 +96,10 @@ class Session:
         }
         for key in (key for key, used in given.items() if used and not self.value_guided):
             raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
+        if run.replay is not None and run.replay.learn == "denoise":
+            idle = {"sweep": run.game.sweep, "trace": run.game.trace, "ceiling": run.game.ceiling is not None}
+            for key in (key for key, used in idle.items() if used):
+                raise ConfigError(f"game.{key}: rollouts teach nothing with replay.learn: denoise; leave it out")
         if self.value_guided and run.energy.event_shape is not None:
             run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
         if run.replay is not None:

@@ -82,8 +82,9 @@ def telling(sampler: Sampler) -> GaussianSampler:
     if not isinstance(sampler, GaussianSampler):
         raise ConfigError(f"sampler: {type(sampler).__name__} does not tell its transitions, so it has no log-weights")
     try:
-        one = torch.zeros(1, 1)
-        sampler.noising(one, torch.zeros(1, dtype=torch.long))
+        place = next(iter([*sampler.parameters(), *sampler.buffers()]), torch.empty(0)).device
+        one = torch.zeros(1, 1, device=place)
+        sampler.noising(one, torch.zeros(1, dtype=torch.long, device=place))
         sampler.start_law(one)
     except NotImplementedError as error:
         raise ConfigError(f"sampler: {error}") from error

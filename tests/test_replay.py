@@ -92,7 +92,7 @@ def test_exploration_widens_rollouts_alone():
     flat = lambda x, t: x.sum(1) * 0  # noqa: E731
     torch.manual_seed(0)
     wide = rollout(sampler, flat, (20_000, 1), explore=2.0)[-1]
-    assert wide.var().item() == pytest.approx(0.01 + 4 * 3 * 0.3, rel=0.04)
+    assert wide.var().item() == pytest.approx(4 * (0.01 + 3 * 0.3), rel=0.04)
 
 
 def test_targets_come_from_a_slow_value():
@@ -145,22 +145,40 @@ def test_chains_carry_the_samplers_ends_to_the_density():
     assert buffer.states.var().item() == pytest.approx(0.5, rel=4 * (2 / 2000) ** 0.5)
 
 
+def close_to_exact(game, sampler):
+    """Whether the gradients of both steps' values are those of N(0, 1/2) noised, x/(sigma_t^2 + 1/2), within 10 %."""
+    exact, x = Pushed(game.energy, sampler), torch.linspace(-1, 1, 21)[:, None]
+    for k in range(2):
+        t = torch.full((21,), k)
+        learned, closed = (Cost(game.energy, v, 2).with_gradient(x, t)[1] for v in (game.value, exact))
+        assert (learned - closed).norm() / closed.norm() < 0.1
+
+
+def two_steps():
+    return VGS(2, "ve", "constant", first=0.05, drift="posterior", start=0.7)
+
+
+@pytest.mark.parametrize("options", [{"trace": 0.8}, {"target": 0.8}, {"explore": 1.2}])
+def test_values_learned_along_rollouts_have_the_exact_gradient(options):
+    sampler = two_steps()
+    game = players(sampler, Game(warmup=0, sweep=True, **options), decay="cosine")
+    game.total = 250
+    for _ in range(250):
+        game.round(None, (512, 1))
+    close_to_exact(game, sampler)
+
+
 @pytest.mark.parametrize("learn", ["td", "denoise"])
 def test_values_learned_from_kept_states_have_the_exact_gradient(learn):
-    """Of N(0, 1/2) noised: x/(sigma_t^2 + 1/2), at two steps, from kept draws; no rollout teaches it."""
-    sampler = VGS(2, "ve", "constant", first=0.05, drift="posterior", start=0.7)
+    """No rollout teaches them."""
+    sampler = two_steps()
     replay = Replay(learn=learn, fill=MALA(), size=4000, batch=512, steps=250)
     game = players(sampler, replay=replay, ema=0.5)
     game.buffer.keep(game.energy.sample(4000))
     game.learn_value = lambda *given: {}
     for _ in range(2):
         game.round(None, (16, 1))
-    exact = Pushed(game.energy, sampler)
-    x = torch.linspace(-1, 1, 21)[:, None]
-    for k in range(2):
-        t = torch.full((21,), k)
-        learned, closed = (Cost(game.energy, v, 2).with_gradient(x, t)[1] for v in (game.value, exact))
-        assert (learned - closed).norm() / closed.norm() < 0.1
+    close_to_exact(game, sampler)
 
 
 @pytest.mark.parametrize(
@@ -269,8 +287,13 @@ def test_two_processes_learn_the_same(config, tmp_path):
     ("arguments", "says"),
     [
         (["--replay.fill.tau", "2"], "replay.fill.tau: 2.0 is not the sampler's, 1.0"),
-        (["--replay.refine", "annealed_langevin"], "replay.refine: its chains carry noise"),
-        (["--replay.learn", "guess"], "replay"),
+        (["--replay.refine", "annealed_langevin"], "replay.refine: AnnealedLangevin changes the density"),
+        (["--replay.refine", "smc"], "replay.refine: SMC changes the density"),
+        (["--replay.fill", "vgs"], "replay.fill: VGS has to learn itself"),
+        (["--replay.learn", "guess"], "replay.learn: expected one of ['td', 'denoise']"),
+        (["--replay.fill", "rejection"], "replay.fill: the following arguments are required: scale"),
+        (["--game.trace", "0.5"], "game.trace: rollouts teach nothing"),
+        (["--seed", "-1"], "seed: -1 is not between"),
         (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
         (["--sampler.probes", "0"], "probes: 0"),
         (["--value.steps", "3"], "value.steps: it has fewer than the sampler's 4"),

@@ -36,10 +36,12 @@ class VGS(GaussianSampler):
             MATH 4.3), which explores better; posterior takes the gradient of this step's value (MATH 4.4), which needs
             no gradient of the energy and weighs better
         draw: the drift in use once nothing is learned any more, in ``eval()``
-        covariance: of the steps in ``eval()``; fixed has the std s of the noising chain, posterior the variance of each
-            coordinate given the state, ``s^2 - s^4*d^2V/dx_i^2/tau`` (Tweedie's second order), which weighs better
-        probes: second derivatives taken of V at a state for ``posterior``; null takes one for each coordinate, which is
-            exact, and fewer mix coordinates that are that many places apart. One is exact for a sum over coordinates
+        covariance: of the steps in ``eval()``; fixed has the std a*s, posterior each coordinate's variance given the
+            state, ``a^2*(s^2 - s^4*d^2V/dx_i^2/tau)`` (Tweedie's second order), which weighs better; it is held between
+            .02 and 4 times the fixed one
+        probes: second derivatives taken of V at a state for ``posterior``, rounded up to a power of two; null takes as
+            many as there are coordinates, which is exact, and fewer mix coordinates that are that many places apart.
+            One is exact for a sum over coordinates
         clip: largest norm of a gradient; null does not clip
 
     Raises:
@@ -71,6 +73,8 @@ class VGS(GaussianSampler):
             raise ConfigError(f"clip: {clip} is not positive; null does not clip")
         if probes is not None and probes < 1:
             raise ConfigError(f"probes: {probes} is not positive; null takes one for each coordinate")
+        if probes is not None and covariance == "fixed":
+            raise ConfigError("probes: they are for covariance: posterior; leave them out")
         if covariance == "posterior" and draw == "value":
             raise ConfigError("covariance: posterior belongs to draw: posterior")
         if chain == "vp" and max(first, last) >= 1:
