@@ -108,9 +108,9 @@ def counting() -> Iterator[Counter[str]]:
 def training_cost(folder: Path) -> dict[str, int]:
     """What the training of a run asked of the energy: so many rounds counted, times all."""
     checked = Checked(Run, read(folder / "run.yaml") | {"tracker": None})
-    session = Session(checked, Path("unused"))
-    run = session.run
-    with counting() as filling:
+    with tempfile.TemporaryDirectory() as products, counting() as filling:
+        session = Session(checked, Path(products))
+        run = session.run
         session.fill_replay()
     counted = run.replay.every if run.replay and run.replay.every else 1  # a period of the rounds' work
     with counting() as asked:
