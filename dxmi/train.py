@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -24,9 +23,10 @@ from dxmi.config import Checked, Run
 from dxmi.data import Images, draw_batch, load_images
 from dxmi.densities import metrics
 from dxmi.dialect import differences
-from dxmi.errors import first_line, require
+from dxmi.errors import require
 from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
+from dxmi.fitting import check_players, check_value_guided, event_shape, initialise
 
 console = Console(stderr=True)
 
@@ -64,86 +64,18 @@ class Session:
         require(0 <= values.seed < 2**32, f"seed: {values.seed} is not between 0 and 2^32 - 1")
         set_seed(values.seed)
         self.run = run = config.build()
-        self.shape = self.event_shape()
+        self.shape = event_shape(run, self.images)
         run.sampler.check(self.shape)
         self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
-        fixed = not isinstance(run.sampler, GaussianSampler)
-        if run.game.start != "noise" and not fixed:
-            raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn; leave it out")
-        if fixed and self.images is None:
-            raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
-        if fixed and run.value is not None:
-            raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
-        if self.value_guided and run.value is None:
-            raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
-        self.check_guidance()
+        check_players(run, self.images is not None, self.value_guided)
+        if self.value_guided:
+            check_value_guided(run)
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
-        self.initialise()
+        initialise(run, self.shape, self.images)
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
-
-    def check_guidance(self) -> None:
-        """Raise ConfigError if the settings need a value-guided sampler and there is none, or one that can do more."""
-        run = self.run
-        given = {
-            "game.explore": run.game.explore != 1,
-            "game.trace": run.game.trace != 0,
-            "game.target": run.game.target != 0,
-            "game.ceiling": run.game.ceiling is not None,
-            "replay": run.replay is not None,
-        }
-        for key in (key for key, used in given.items() if used and not self.value_guided):
-            raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
-        if run.replay is not None and run.replay.learn == "denoise":
-            idle = {"sweep": run.game.sweep, "trace": run.game.trace, "ceiling": run.game.ceiling is not None}
-            for key in (key for key, used in idle.items() if used):
-                raise ConfigError(f"game.{key}: rollouts teach nothing with replay.learn: denoise; leave it out")
-        if self.value_guided and run.energy.event_shape is not None:
-            run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
-        if run.replay is not None:
-            run.replay.check(run.sampler.tau)
-            if run.energy.event_shape is None:
-                raise ConfigError("replay: its states come from a known density, and the energy is a network")
-            try:
-                cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
-            except NotImplementedError as error:
-                raise ConfigError(f"replay: {error}") from error
-
-    def event_shape(self) -> tuple[int, ...]:
-        """S, from the data or from a known density."""
-        shape = self.run.energy.event_shape if self.images is None else self.images.event_shape
-        if shape is None:
-            raise ConfigError("data: the energy is a network, so it needs data to learn from")
-        own = self.run.energy.event_shape
-        if own not in (None, shape):
-            raise ConfigError(
-                f"energy: {type(self.run.energy).__name__} is a density of events {own}, the data {shape}"
-            )
-        return shape
-
-    def initialise(self) -> None:
-        """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler."""
-        item = torch.zeros(1, *self.shape) if self.images is None else self.images[:1]
-        x, cond = self.run.sampler.encode(item)
-        for key, network in (("energy", self.run.energy), ("value", self.run.value)):
-            if network is None:
-                continue
-            try:
-                last = self.run.sampler.steps - 1 if key == "value" else 0
-                network(x, torch.full((1,), last), cond)
-            except (RuntimeError, ValueError) as error:
-                kind, shape = type(network).__name__, tuple(x.shape)
-                raise ConfigError(f"{key}: {kind} does not take {shape}: {first_line(error)}") from error
-            except IndexError as error:
-                raise ConfigError(f"{key}.steps: it has fewer than the sampler's {self.run.sampler.steps}") from error
-        try:
-            with torch.no_grad():
-                cost = Cost(self.run.energy, self.run.value, self.run.sampler.steps, cond)
-                self.run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
-        except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""

@@ -1,0 +1,94 @@
+"""Whether the parts of a run fit each other: found out before anything is written."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from dxmi.api import ConfigError, Cost, GaussianSampler
+from dxmi.config import Run
+from dxmi.data import Images
+from dxmi.errors import first_line
+
+
+def check_players(run: Run, data: bool, value_guided: bool) -> None:
+    """Raise ConfigError if sampler, value and settings are not for each other; ``data`` says whether there are some."""
+    fixed = not isinstance(run.sampler, GaussianSampler)
+    if run.game.start != "noise" and not fixed:
+        raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn; leave it out")
+    if fixed and not data:
+        raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
+    if fixed and run.value is not None:
+        raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
+    if value_guided and run.value is None:
+        raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
+    given = {
+        "game.explore": run.game.explore != 1,
+        "game.trace": run.game.trace != 0,
+        "game.target": run.game.target != 0,
+        "game.ceiling": run.game.ceiling is not None,
+        "replay": run.replay is not None,
+    }
+    for key in (key for key, used in given.items() if used and not value_guided):
+        raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
+
+
+def check_value_guided(run: Run) -> None:
+    """Raise ConfigError if energy or replay are not for a sampler that follows a value."""
+    if run.energy.event_shape is not None:
+        run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
+    if run.replay is None:
+        return
+    run.replay.check(run.sampler.tau)
+    if run.energy.event_shape is None:
+        raise ConfigError("replay: its states come from a known density, and the energy is a network")
+    if run.replay.learn == "denoise":
+        idle = {"sweep": run.game.sweep, "trace": run.game.trace, "ceiling": run.game.ceiling is not None}
+        for key in (key for key, used in idle.items() if used):
+            raise ConfigError(f"game.{key}: rollouts teach nothing with replay.learn: denoise; leave it out")
+    try:
+        cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
+    except NotImplementedError as error:
+        raise ConfigError(f"replay: {error}") from error
+
+
+def event_shape(run: Run, images: Images | None) -> tuple[int, ...]:
+    """S, from the data or from a known density.
+
+    Raises:
+        ConfigError: there is neither, or they differ
+    """
+    shape = run.energy.event_shape if images is None else images.event_shape
+    if shape is None:
+        raise ConfigError("data: the energy is a network, so it needs data to learn from")
+    own = run.energy.event_shape
+    if own not in (None, shape):
+        raise ConfigError(f"energy: {type(run.energy).__name__} is a density of events {own}, the data {shape}")
+    return shape
+
+
+def initialise(run: Run, shape: tuple[int, ...], images: Images | None) -> None:
+    """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler.
+
+    Raises:
+        ConfigError: a part does not take that item
+    """
+    steps = run.sampler.steps
+    x, cond = run.sampler.encode(torch.zeros(1, *shape) if images is None else images[:1])
+    for key, network, t in (("energy", run.energy, 0), ("value", run.value, steps - 1)):
+        if network is None:
+            continue
+        try:
+            network(x, torch.full((1,), t), cond)
+        except (RuntimeError, ValueError) as error:
+            kind = type(network).__name__
+            raise ConfigError(f"{key}: {kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
+        except IndexError as error:
+            raise ConfigError(f"{key}.steps: it has fewer than the sampler's {steps}") from error
+    try:
+        with torch.no_grad():
+            cost = Cost(run.energy, run.value, steps, cond)
+            run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
