@@ -13,7 +13,7 @@ from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn, 
 from .mcmc.chain import rows
 from .mcmc.langevin import clipped
 
-LEAST, MOST = 0.02, 4.0
+BOUNDS = (0.02, 4.0)
 """of a posterior variance in units of a step's own, so that a wrong second derivative does little harm"""
 
 
@@ -38,7 +38,7 @@ class VGS(GaussianSampler):
         draw: the drift in use once nothing is learned any more, in ``eval()``
         covariance: of the steps in ``eval()``; fixed has the std a*s, posterior each coordinate's variance given the
             state, ``a^2*(s^2 - s^4*d^2V/dx_i^2/tau)`` (Tweedie's second order), which weighs better; it is held between
-            what would be left if x_T were known too and 4 times the fixed one
+            .02 and 4 times the fixed one
         probes: second derivatives taken of V at a state for ``posterior``, rounded up to a power of two; null takes as
             many as there are coordinates, which is exact, and fewer mix coordinates that are that many places apart.
             One is exact for a sum over coordinates
@@ -93,9 +93,6 @@ class VGS(GaussianSampler):
         self.sigma: Tensor
         self.register_buffer("alpha", alpha, persistent=False)
         self.register_buffer("sigma", sigma2.sqrt(), persistent=False)
-        self.least: Tensor  # the variance of x_{t+1} given x_t and x_T is never more than that given x_t alone
-        after = torch.cat([sigma2[1:], torch.zeros(1)])
-        self.register_buffer("least", (after / (after + self.a**2 * s2)).clamp(min=LEAST), persistent=False)
         self.log_std = nn.Parameter(torch.tensor(math.log(start)))
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
@@ -107,7 +104,7 @@ class VGS(GaussianSampler):
         a, s = (rows(part[t], x) for part in (self.a, self.s))
         if self.covariance == "posterior" and not self.training:
             g, h = curvature(cost_to_go, x, t, self.probes or x[0].numel())
-            shrunk = (1 - s**2 / self.tau * h).maximum(rows(self.least[t], x)).clamp(max=MOST)
+            shrunk = (1 - s**2 / self.tau * h).clamp(*BOUNDS)
             return Transition(a * (x - s**2 / self.tau * clipped(g, self.clip)), a * s * shrunk.sqrt())
         if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
