@@ -109,6 +109,8 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     if (Path(options.config) / "sampler").is_dir():
         run_density_again(options)
         return
+    if (Path(options.config) / "run.yaml").exists() and not (Path(options.config) / "pipeline").exists():
+        raise ConfigError(f"{options.config}: holds no finished run; 'dxmi train ... --resume' goes on with it")
     from dxmi.artefacts import sample_pipeline, save_grid
 
     out = options.out or Path("grid.png")
@@ -119,7 +121,10 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
 def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi sample CONFIG``."""
     from dxmi.chains import Chains
+    from dxmi.dialect import read
 
+    if "steps" in (read(options.config) if Path(options.config).is_file() else {}):
+        raise ConfigError(f"{options.config}: is for 'dxmi train', and 'dxmi sample RUN' draws from the run it leaves")
     given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
     own = [f"--{key}={value}" for key, value in given.items() if value is not None]
     config = configured(Chains, options, [*overrides, *own])
@@ -148,8 +153,10 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError("-n: give at least 2")
     if options.seed is not None and not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
-    if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
-        raise ConfigError(f"--out: {options.out} is a folder, or is in none; give a JSON file")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+    if options.out is not None and options.out.is_dir():
+        raise ConfigError(f"--out: {options.out} is a folder; give a JSON file")
     quiet()
     from dxmi.assess import show
     from dxmi.densities import evaluate_density_run

@@ -42,9 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
         "sample",
         "draw images from a run or any diffusers pipeline, or run chains on a known density",
         "run folder, pipeline folder or hub id; or a YAML file with energy and sampler",
-        f"PNG to write (default: grid.png); for a YAML file the {folder}",
+        "PNG to write (default: grid.png), or of a run on a known density a file of samples and log-weights (default: "
+        f"samples.safetensors); for a YAML file the {folder}",
     )
-    sample.add_argument("-n", type=int, help="number of images (default: 64) or chains (default: the file's)")
+    sample.add_argument(
+        "-n", type=int, help="number of images (default: 64), chains (the file's) or samples of a density (1000)"
+    )
     sample.add_argument("--seed", type=int, help="of all noise (default: 0, or the file's)")
     sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's or the file's)")
     evaluate = add(
