@@ -9,23 +9,21 @@ import torch
 from torch import Tensor
 
 from dxmi.api import CostToGo, GaussianSampler, Transition, with_gradient
-from dxmi.errors import require
+from dxmi.losses import energy_loss, penalised
 from dxmi.objectives import (
-    gcd_loss,
     lambda_returns,
     mean_square_steps,
     mixing_share,
     random_transitions,
-    rollout,
     soft_q,
     time_cost,
     transitions,
-    walk,
 )
-from dxmi.players import Players, frozen
+from dxmi.players import frozen
+from dxmi.rollouts import Rollouts
 
 
-class DxMI(Players):
+class DxMI(Rollouts):
     """The players and one round of the game; ``Players`` tells the arguments."""
 
     def round(self, batch: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -35,7 +33,7 @@ class DxMI(Players):
         Returns scalars to log, averaged over processes.
 
         Raises:
-            FloatingPointError: a loss is not finite
+            FloatingPointError: a loss or its gradient is not finite; that player has not moved
         """
         data, cond = (None, None) if batch is None else self.sampler.encode(batch)
         self.set_rates()
@@ -56,38 +54,22 @@ class DxMI(Players):
                 log |= self.learn_policy(J, xs, s2, cond)
                 self.follow_sampler()
         self.rounds += 1
-        return self.checked(log)
-
-    def play(self, J: CostToGo, shape: tuple[int, ...], data: Tensor | None, cond: Tensor | None) -> Tensor:
-        """The rollout xs (T+1,B,*S); of a chain that cannot learn the samples alone, (1,B,*S)."""
-        if isinstance(self.sampler, GaussianSampler):
-            return rollout(self.sampler, J, shape, cond=cond, explore=self.game.explore)
-        rows, start = None, data if self.game.start == "data" else None
-        if self.game.start == "chains":
-            require(self.game.chains >= shape[0], f"game.chains: {self.game.chains} do not fill a batch of {shape[0]}")
-            if self.chains is None:
-                self.chains = self.sampler.initial((self.game.chains, *shape[1:]))
-            rows = torch.randperm(len(self.chains), device=self.chains.device)[: shape[0]]
-            start = self.chains[rows]
-        for x in walk(self.sampler, J, shape, cond=cond, start=start):
-            end = x
-        if rows is not None and self.chains is not None:
-            self.chains[rows] = end
-        return end[None]
+        return self.averaged_over_processes(log)
 
     def transitions(self, xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round."""
         return transitions(xs, first) if self.game.sweep else random_transitions(xs, first)
 
     def learn_energy(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """MATH (3.1). One forward pass over both batches, so that DDP sees one."""
+        """MATH (3.1) or another loss. One forward pass over both batches, so that DDP sees one."""
         both = torch.cat([data, sample])
-        both = both + self.game.noise * torch.randn_like(both)
+        both = (both + self.game.noise * torch.randn_like(both)).requires_grad_(penalised(self.game))
         end = torch.full((len(both),), self.sampler.steps, device=both.device)
         energies = self.networks["energy"](both, end, None if cond is None else torch.cat([cond, cond]))
-        e_data, e_sample = energies.split([len(data), len(sample)])
-        self.descend("energy", gcd_loss(e_data, e_sample, self.game.gamma))
-        return {"e_data": e_data.detach().mean(), "e_sample": e_sample.detach().mean()}
+        gradient = self.descend("energy", energy_loss(self.game, energies, both, len(data)))
+        e = energies.detach()
+        log = {"e_data": e[: len(data)].mean(), "e_sample": e[len(data) :].mean()}
+        return {**log, "energy_size": e.abs().mean(), "energy_gradient": gradient}
 
     def learn_value(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.3), (4.2): temporal difference; at t >= 1 unless the start is learned, else nobody descends V_0."""
@@ -166,8 +148,8 @@ class DxMI(Players):
     def learn_policy(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
         losses: list[Tensor] = []
-        if "sampler" not in self.networks:
-            return {}  # a value-guided sampler may have nothing to learn itself
+        if "sampler" not in self.networks or (self.policy.value_guided and self.game.start == "data"):
+            return {}  # a value-guided sampler may have nothing to learn itself, or no value where it starts
         with frozen(*filter(None, (self.energy, self.value, self.target_value))):
             if self.policy.value_guided:
                 loss = self.policy.start_loss(J, tuple(xs.shape[1:]))

@@ -66,6 +66,8 @@ class Sampler(nn.Module, ABC):
     """steps at the start that no draw may come from"""
     tau: float = 1.0
     """temperature: samples are meant to have the law of ``exp(-J(x, T)/tau)``"""
+    pipeline: bool = False
+    """whether ``save_pretrained`` writes a diffusers pipeline"""
     sigmas: Tensor | None = None
     """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
 
@@ -158,6 +160,16 @@ class GaussianSampler(Sampler):
             NotImplementedError: there is no such chain
         """
         raise NotImplementedError(f"{type(self).__name__} has no noising chain, so nothing to learn from kept states")
+
+    def perturb(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Samples x_T (B,*S) carried to x_0 (B,*S) by that chain: where rollouts from data start.
+
+        Raises:
+            NotImplementedError: there is no such chain
+        """
+        parts = self.marginal(torch.zeros(len(x), dtype=torch.long, device=x.device))
+        alpha, sigma = (part.view(-1, *[1] * (x.ndim - 1)) for part in parts)
+        return alpha * x + sigma * randn(x.shape, x, generator)
 
     def start_law(self, like: Tensor) -> Transition:
         """The law of x_0 for states like (B,*S).

@@ -17,8 +17,9 @@ from torch import Generator, Tensor
 from dxmi import plugins
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
-from dxmi.data import Data, load_images
+from dxmi.data import Data, load_data
 from dxmi.errors import first_line
+from dxmi.items import Draws
 
 LOADING = """```python
 import {module}  # from dxmi; diffusers loads no class that was not imported
@@ -30,10 +31,12 @@ images = pipeline(batch_size=16, num_inference_steps={steps}).images
 """
 
 
-def save_energy(energy: Energy, config: dict[str, Any], steps: int, folder: Path) -> None:
-    """``config.json`` (the plugin and its options, as in YAML, and T) and ``model.safetensors``."""
+def save_energy(
+    energy: Energy, config: dict[str, Any], steps: int, folder: Path, shape: tuple[int, ...] | None = None
+) -> None:
+    """``config.json`` (the plugin and its options, as in YAML, T and S) and ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"plugin": config, "steps": steps}, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps({"plugin": config, "steps": steps, "shape": shape}, indent=2) + "\n")
     save_file({k: v.contiguous().cpu() for k, v in energy.state_dict().items()}, folder / "model.safetensors")
 
 
@@ -117,7 +120,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
         out.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row in body:
         out.add_row(*row)
-    out.caption = "fd, fid, kd, kid: lower is better; is, precision, recall: higher"
+    if any(name.startswith(("fd_", "fid")) for name in heading):
+        out.caption = "fd, fid, kd, kid: lower is better; is, precision, recall: higher"
     return out
 
 
@@ -130,7 +134,8 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 def model_card(folder: Path, config: dict[str, Any], steps: int, evaluation: dict[str, Any] | None) -> None:
     """Write README.md of the product: what it is, how to load it, its figures and what they were made with."""
     teacher = Path(str(config["sampler"].get("teacher", config["sampler"]["name"]))).name
-    data = Path(config["data"]["path"]).name if config["data"] else config["energy"]["name"]
+    path, density = (config["data"][key] for key in ("path", "density"))
+    data = density["name"] if path is None else Path(path).name
     settings = {key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}
     index = folder / "model_index.json"
     loading = ""
@@ -184,19 +189,20 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
     return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
 
-def score_images(source: str, data: Data) -> list[float]:
-    """The energy of every image, in the dataset's order: low means like the data it learned.
+def score(source: str, data: Data) -> list[float]:
+    """The energy of every image or vector, in the dataset's order: low means like the data it learned.
 
     Raises:
-        ConfigError: there is no such energy or data, or the images do not fit the energy
+        ConfigError: there is no such energy or data, or the items do not fit the energy
     """
     folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
-    (energy, steps), images = load_energy_and_steps(folder), load_images(data)
+    (energy, steps), items = load_energy_and_steps(folder), load_data(data)
+    assert not isinstance(items, Draws)
     device = Accelerator().device
     energy.to(device)
     try:
         with torch.no_grad():
-            parts = (images[part].to(device) for part in torch.split(torch.arange(len(images)), 256))
+            parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
             return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
     except RuntimeError as error:
-        raise ConfigError(f"{data.path}: images {images.event_shape} do not fit the energy in {folder}") from error
+        raise ConfigError(f"{data.path}: items {items.event_shape} do not fit the energy in {folder}") from error

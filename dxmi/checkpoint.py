@@ -34,6 +34,14 @@ def saved(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
+def last(run: Path) -> str:
+    """What is left to somebody whose run has failed, in words."""
+    checkpoints = saved(run)
+    if not checkpoints:
+        return "no checkpoint was due yet"
+    return f"{checkpoints[-1]} is kept, and --resume goes on from there"
+
+
 def restore(accelerator: Accelerator, run: Path) -> None:
     """Load the newest checkpoint and drop what ``metrics.jsonl`` logged after it; without one, start over."""
     checkpoints = saved(run)

@@ -54,7 +54,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
         out = train(config, options.out or Path("runs") / Path(options.config).stem, options.resume)
         if os.environ.get("RANK", "0") == "0":
-            print(f"{out}: {', '.join(sorted(p.name + '/' * p.is_dir() for p in out.iterdir()))}")
+            print(f"{out}: {contents(out)}")
 
 
 def run_pretrain(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -64,8 +64,14 @@ def run_pretrain(options: argparse.Namespace, overrides: list[str]) -> None:
     config = configured(Pretrain, options, overrides)
     if config is not None:
         quiet()
-        out = pretrain(config.build(), options.out or Path("runs") / Path(options.config).stem)
-        print(f"{out}: a DDPMPipeline")
+        out = pretrain(config, options.out or Path("runs") / Path(options.config).stem)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{out}: {contents(out)}")
+
+
+def contents(folder: Path) -> str:
+    """What lies in a folder, for the screen."""
+    return ", ".join(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()))
 
 
 def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> Any:
@@ -106,10 +112,14 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
         given = overrides[0] if overrides else "--print_config"
         raise ConfigError(f"{given}: a pipeline takes no such option; see 'dxmi sample --help'")
     quiet()
-    if (Path(options.config) / "sampler").is_dir():
+    folder = Path(options.config)
+    if (folder / "run.yaml").exists() and (folder / "energy").is_dir() and not (folder / "pipeline").exists():
+        run_learned_again(options)
+        return
+    if (folder / "sampler").is_dir():
         run_density_again(options)
         return
-    if (Path(options.config) / "run.yaml").exists() and not (Path(options.config) / "pipeline").exists():
+    if (folder / "run.yaml").exists() and not (folder / "pipeline").exists():
         raise ConfigError(f"{options.config}: holds no finished run; 'dxmi train ... --resume' goes on with it")
     from dxmi.artefacts import sample_pipeline, save_grid
 
@@ -147,6 +157,25 @@ def run_density_again(options: argparse.Namespace) -> None:
     print(out)
 
 
+def run_learned_again(options: argparse.Namespace) -> None:
+    """``dxmi sample RUN`` of a run on data that left no pipeline."""
+    from safetensors.torch import save_file
+
+    from dxmi.artefacts import save_grid
+    from dxmi.learned import sample_learned
+
+    if options.steps is not None:
+        raise ConfigError("--steps: a sampler or a chain that an energy was learned with has the steps of that run")
+    samples = sample_learned(Path(options.config), options.n, options.seed or 0).cpu()
+    images = samples.ndim == 4
+    out = options.out or Path("grid.png" if images else "samples.safetensors")
+    if images:
+        save_grid(samples, out)
+    else:
+        save_file({"samples": samples.contiguous()}, out)
+    print(out)
+
+
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate``."""
     if options.n is not None and options.n < 2:
@@ -174,10 +203,10 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi score``."""
     quiet()
-    from dxmi.artefacts import score_images
+    from dxmi.artefacts import score
     from dxmi.data import Data
 
-    energies = score_images(options.source, Data(path=options.images, column=options.column))
+    energies = score(options.source, Data(path=options.images, column=options.column))
     if options.json:
         options.json.write_text(json.dumps(energies) + "\n")
         print(options.json)

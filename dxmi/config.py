@@ -75,7 +75,7 @@ class Run(Learning):
     Args:
         energy: plugin; a network to be learned from data, or a known density
         sampler: plugin; what is fine-tuned, or a chain that stays as it is
-        data: the images to learn from; null with a known density
+        data: what to learn from; null where the energy is a known density
         value: plugin, a network with time; null makes the energy's network the value too
         evaluators: plugins, called at the end
         seed: of weights, noise and batches
@@ -86,7 +86,10 @@ class Run(Learning):
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
-        paths: number of paths whose log-weights say how well a learned sampler hits a known density
+        paths: number of paths whose log-weights say how well a learned sampler hits a known density, and of exact draws
+            where a run learns from them
+        long_chain: how many times the training's number of steps the chains run that are evaluated beside those of the
+            training's length, where the sampler is a chain that cannot learn; null runs none
     """
 
     energy: Energy
@@ -103,11 +106,13 @@ class Run(Learning):
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])
     batch_size: int = 64
     paths: int = 10_000
+    long_chain: int | None = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.steps >= 1, f"steps: {self.steps} rounds train nothing; give 1 or more")
         require(self.paths >= 2, f"paths: {self.paths} are too few; give 2 or more")
+        require(self.long_chain is None or self.long_chain >= 1, f"long_chain: {self.long_chain} is not positive")
         require(self.batch_size >= 1, f"batch_size: {self.batch_size} is not positive")
         require(min(self.compare_steps, default=1) >= 1, f"compare_steps: {self.compare_steps} are not all positive")
 

@@ -1,8 +1,7 @@
-"""Hugging Face datasets as batches of images in [-1, 1]."""
+"""What to learn from, as Hugging Face datasets or a known density give it."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,30 @@ import torch
 from accelerate import Accelerator
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from dxmi.energy import Energy
 from dxmi.errors import ConfigError, first_line, require
+from dxmi.items import Draws, Images, Vectors
+
+Source = Images | Vectors | Draws
 
 
 @dataclass(kw_only=True)
 class Data:
-    """Which images to learn from.
+    """What to learn from: images or vectors that are stored somewhere, or draws of a known density.
 
     Args:
         path: a Parquet file, a folder of images, or a hub id
-        column: name of the image column
+        density: plugin, a known density; each batch is a fresh one of its exact draws. In place of ``path``
+        column: name of the column with images (scaled to [-1, 1]) or lists of numbers (taken as they are)
         split: split of a hub dataset
-        batch_size: images in a batch of each process
-        size: scale the shorter side to this many pixels and crop the centre; null takes images as they are
-        flip: whether batches are mirrored at random
+        batch_size: items in a batch of each process
+        size: scale an image's shorter side to this many pixels and crop the centre; null takes images as they are
+        flip: whether batches of images are mirrored at random
     """
 
-    path: str
+    path: str | None = None
+    density: Energy | None = None
     column: str = "image"
     split: str = "train"
     batch_size: int = 64
@@ -38,50 +42,63 @@ class Data:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        require((self.path is None) != (self.density is None), "data: give either a path or a density")
         require(self.batch_size >= 1, f"data.batch_size: {self.batch_size} is not positive")
         require(self.size is None or self.size >= 1, f"data.size: {self.size} is not positive")
+        if self.density is not None:
+            self.refuse("column", "split", "size", "flip", what="draws of a density have none")
+
+    def refuse(self, *keys: str, what: str) -> None:
+        """Raise ConfigError if one of these keys has another value than its default."""
+        for key in keys:
+            require(getattr(self, key) == getattr(Data, key), f"data.{key}: {what}; leave it out")
 
 
-class Images(Dataset[Tensor]):
-    """All images of a dataset, decoded once into one uint8 tensor.
+def load_data(data: Data) -> Source:
+    """What ``data`` describes, read into memory.
 
-    Decoding once makes a batch cost an index, and finds a corrupt image before anything is trained. Items are float
-    (C,H,W) in [-1, 1]. ``pixels`` is (N,C,H,W); ``name`` and ``fingerprint`` (SHA-256
-    of the pixels) say what they are.
+    Raises:
+        ConfigError: it cannot be had, or options do not fit it
     """
-
-    def __init__(self, pixels: Tensor, name: str):
-        self.pixels, self.name = pixels, name
-        self.fingerprint = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return self.pixels[index].float() / 127.5 - 1
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """(C,H,W)"""
-        return tuple(self.pixels.shape[1:])
-
-    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
-        """Batch ``number`` (0, 1, …) of process ``rank``: float (size,C,H,W).
-
-        A function of its arguments alone, so a resumed run needs no data state: epoch e is the permutation drawn with
-        (seed, e), and an epoch's tail that fills no batch is left out.
-        """
-        require(len(self) >= world, f"data.path: {len(self)} images are too few for {world} processes")
-        together = min(size, len(self) // world) * world
-        per_epoch = len(self) // together
-        order = torch.Generator().manual_seed(seed * 1_000_003 + number // per_epoch)
-        start = (number % per_epoch) * together
-        mine = torch.randperm(len(self), generator=order)[start : start + together][rank::world]
-        return self[mine]
+    if data.density is not None:
+        return Draws(data.density)
+    table = load_table(data)
+    return load_vectors(data, table) if holds_lists(table, data.column) else load_images(data, table)
 
 
-def load_images(data: Data) -> Images:
-    """Read and decode the dataset.
+def holds_lists(table: Any, column: str) -> bool:
+    """Whether a column of a `datasets.Dataset` holds lists of numbers."""
+    kind = getattr(getattr(table.features.get(column), "feature", None), "dtype", "")
+    return str(kind).startswith(("float", "int", "uint"))
+
+
+def load_vectors(data: Data, table: Any | None = None) -> Vectors:
+    """Read a column of lists of numbers; ``table`` is what ``load_table`` gave, if it is at hand.
+
+    Raises:
+        ConfigError: it is missing or empty, or a row has no finite numbers or another length than the first
+    """
+    from pyarrow import compute  # what datasets stores its tables with
+
+    table = load_table(data) if table is None else table
+    data.refuse("size", "flip", what="it is for images, and these are vectors")
+    require(len(table) > 0, f"data.path: {data.path} is empty")
+    lists = table.with_format("arrow")[:][data.column]
+    lengths = compute.list_value_length(lists).fill_null(0).to_pylist()
+    for row, length in enumerate(lengths):
+        if not length == lengths[0] > 0:
+            raise ConfigError(
+                f"data.column: row {row} of '{data.column}' has {length} numbers; give every row as many, one or more"
+            )
+    numbers = compute.list_flatten(lists).to_numpy().astype(np.float32)  # a missing one is NaN
+    vectors = torch.from_numpy(numbers).reshape(len(lengths), -1)
+    for row in (~vectors.isfinite().all(1)).nonzero()[:1].flatten().tolist():
+        raise ConfigError(f"data.column: row {row} of '{data.column}' is not finite")
+    return Vectors(vectors, Path(str(data.path)).name)
+
+
+def load_images(data: Data, table: Any | None = None) -> Images:
+    """Read and decode the dataset; ``table`` is what ``load_table`` gave, if it is at hand.
 
     Raises:
         ConfigError: it is missing or empty, the column is missing or holds no images, an image is corrupt (named by
@@ -89,14 +106,16 @@ def load_images(data: Data) -> Images:
     """
     from datasets import Image as ImageFeature
 
-    table = load_table(data)
+    table = load_table(data) if table is None else table
     if data.column not in table.column_names:
         raise ConfigError(f"data.column: {data.path} has no '{data.column}'; it has {', '.join(table.column_names)}")
     require(len(table) > 0, f"data.path: {data.path} is empty")
     feature = table.features[data.column]
     raw = isinstance(feature, dict) and "bytes" in feature
     if not (raw or isinstance(feature, ImageFeature) or getattr(feature, "dtype", None) == "binary"):
-        raise ConfigError(f"data.column: '{data.column}' of {data.path} holds no images but {feature}")
+        raise ConfigError(
+            f"data.column: '{data.column}' of {data.path} holds no images or lists of numbers but {feature}"
+        )
     column = table.cast_column(data.column, ImageFeature(decode=True)).with_format(None)[data.column]
     pixels: list[Tensor] = []
     for row in range(len(table)):
@@ -108,13 +127,13 @@ def load_images(data: Data) -> Images:
             found, first = tuple(pixels[-1].shape[1:]), tuple(pixels[0].shape[1:])
             raise ConfigError(f"data.size: row {row} is {found}, row 0 is {first} (H,W); set data.size to resize")
     channels = max(len(image) for image in pixels)  # grey images among colour ones become colour
-    return Images(torch.stack([image.expand(channels, -1, -1) for image in pixels]), Path(data.path).name)
+    return Images(torch.stack([image.expand(channels, -1, -1) for image in pixels]), Path(str(data.path)).name)
 
 
-def draw_batch(images: Images, data: Data, number: int, seed: int, accelerator: Accelerator) -> Tensor:
-    """Batch ``number`` on this process's device, mirrored at random if ``data.flip``: float (B,C,H,W) in [-1, 1]."""
+def draw_batch(source: Source, data: Data, number: int, seed: int, accelerator: Accelerator) -> Tensor:
+    """Batch ``number`` on this process's device, mirrored at random if ``data.flip``: float (B,*S)."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    x = images.batch(number, data.batch_size, seed, rank, world).to(accelerator.device)
+    x = source.batch(number, data.batch_size, seed, rank, world).to(accelerator.device)
     if data.flip:
         x = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(-1), x)
     return x
@@ -124,7 +143,8 @@ def load_table(data: Data) -> Any:
     """The `datasets.Dataset` behind ``data``. Raises ConfigError if it cannot be had."""
     from datasets import load_dataset
 
-    path = Path(data.path).expanduser()
+    given = str(data.path)
+    path = Path(given).expanduser()
     try:
         if path.is_file() and path.suffix == ".parquet":
             return load_dataset("parquet", data_files=str(path), split="train")
@@ -134,10 +154,10 @@ def load_table(data: Data) -> Any:
             return load_dataset("imagefolder", data_dir=str(path), split=data.split)
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
         raise ConfigError(f"data.path: {data.path} cannot be read: {first_line(error)}") from error
-    if path.exists() or path.suffix == ".parquet" or data.path.startswith((".", "/", "~")) or data.path.count("/") > 1:
+    if path.exists() or path.suffix == ".parquet" or given.startswith((".", "/", "~")) or given.count("/") > 1:
         raise ConfigError(f"data.path: {data.path} is no Parquet file or folder of images")
     try:
-        return load_dataset(data.path, split=data.split)
+        return load_dataset(given, split=data.split)
     except Exception as error:  # likewise for the hub
         raise ConfigError(f"data.path: {data.path} is neither here nor on the hub: {first_line(error)}") from error
 

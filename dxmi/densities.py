@@ -111,7 +111,7 @@ def load_run(folder: Path) -> tuple[Run, Cost]:
         if "chains" in config:
             raise ConfigError(f"{folder}: holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
         if config.get("data") is not None:
-            raise ConfigError(f"{folder}: is a run on images, whose figures 'dxmi train' leaves in evaluation.json")
+            raise ConfigError(f"{folder}: is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
         run = Checked(Run, config).build()
         load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
         if run.value is not None:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, CostToGo, Draw, Evaluator, Sampler
-from dxmi.data import Images
+from dxmi.items import Items
 from dxmi.objectives import walk
 
 CHUNK = 256  # samples that share one seed; fixed, so that the images do not depend on the number of processes
@@ -28,13 +28,19 @@ class Contender(NamedTuple):
     draw: Draw
 
 
-def student(sampler: Sampler, shape: tuple[int, ...], cost: CostToGo | None = None) -> Draw:
-    """A sampler as a ``Draw``; shape (S) of one event. ``cost`` may be missing where its steps do not use it."""
+def student(sampler: Sampler, shape: tuple[int, ...], cost: CostToGo | None = None, times: int = 1) -> Draw:
+    """A sampler as a ``Draw``; shape (S) of one event. ``cost`` may be missing where its steps do not use it.
+
+    times: how often the chain runs, each time from where it ended.
+    """
 
     def draw(n: int, steps: int, generator: Generator) -> Tensor:
-        for x in walk(sampler, cost or (lambda x, t: x.new_zeros(len(x))), (n, *shape), generator):
-            end = x
-        return sampler.decode(end)
+        end: Tensor | None = None
+        for _ in range(times):
+            for x in walk(sampler, cost or (lambda x, t: x.new_zeros(len(x))), (n, *shape), generator, start=end):
+                last = x
+            end = last
+        return sampler.decode(last)
 
     return draw
 
@@ -87,21 +93,21 @@ def measure(evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Calla
     return {"samples": max(drawn, default=0), "metrics": metrics}
 
 
-def data_floor(evaluators: list[Evaluator], images: Images) -> dict[str, Any]:
+def data_floor(evaluators: list[Evaluator], data: Items) -> dict[str, Any]:
     """The row of two halves of the real data against each other: even rows drawn, odd rows the reference."""
-    even, odd = (Images(images.pixels[k::2], images.name) for k in (0, 1))
+    even, odd = (data.every_other(k) for k in (0, 1))
     row = measure(evaluators, odd, lambda n: even[: min(n, len(even))])
     return {"name": "data-floor", "steps": None, "nfe": None, **row}
 
 
-def stamp(evaluators: list[Evaluator], images: Images, seed: int) -> dict[str, Any]:
+def stamp(evaluators: list[Evaluator], reference: dict[str, Any], seed: int) -> dict[str, Any]:
     """What the numbers were made with and measured against."""
     return {
         "dxmi": version("dxmi"),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "evaluators": [evaluator.stamp() for evaluator in evaluators],
-        "reference": {"name": images.name, "sha256": images.fingerprint, "size": len(images)},
+        "reference": reference,
         "seed": seed,
         "samples_per_seed": CHUNK,
     }

@@ -1,17 +1,23 @@
-"""The end of a run: products, evaluation beside the rivals, report."""
+"""The end of a run on data: products, evaluation beside the rivals, report."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import Generator
+from torch.utils.data import Dataset
 
 from dxmi import artefacts
 from dxmi.api import Draw, GaussianSampler
 from dxmi.densities import finish_density
 from dxmi.evaluate import Contender, evaluate, stamp
+from dxmi.items import Items
+from dxmi.learned import runs_on_end
+from dxmi.pictures import SHOWN, save_learned
 
 if TYPE_CHECKING:
     from dxmi.train import Session
@@ -19,13 +25,14 @@ if TYPE_CHECKING:
 
 def finish(session: Session, floor: dict[str, Any] | None) -> None:
     """Write the products, evaluate the averaged sampler beside its rivals, report."""
-    if session.images is None:
+    if session.data is None:
         finish_density(session, floor)
         return
     rivals = session.run.sampler.rivals()
     if session.main:
         save_products(session)
         save_before_after(session, rivals)
+        save_samples(session)
     evaluation = None if floor is None else compare(session, rivals, floor)
     if session.main:
         report(session, evaluation)
@@ -34,23 +41,50 @@ def finish(session: Session, floor: dict[str, Any] | None) -> None:
 
 
 def save_products(session: Session) -> None:
-    """pipeline/, energy/ and, where there is one, value/."""
-    if isinstance(session.run.sampler, GaussianSampler):  # a fixed chain has learned nothing
-        session.average().save_pretrained(session.out / "pipeline")
-    for name, player in (("energy", session.run.energy), ("value", session.run.value)):
+    """pipeline/ or sampler/, energy/ and, where there is one, value/."""
+    sampler, config = session.run.sampler, session.config.resolved
+    if isinstance(sampler, GaussianSampler):  # a fixed chain has learned nothing
+        session.average().save_pretrained(session.out / ("pipeline" if sampler.pipeline else "sampler"))
+    for name, player in (("energy", session.run.energy), ("value", session.averaged_value())):
         if player is not None:
-            artefacts.save_energy(player, session.config.resolved[name], session.run.sampler.steps, session.out / name)
+            artefacts.save_energy(player, config[name], sampler.steps, session.out / name, session.shape)
+
+
+def save_samples(session: Session) -> None:
+    """samples.safetensors of a run on vectors and, in two dimensions, picture.png."""
+    run, out = session.run, session.out
+    if session.data is None or len(session.shape) != 1:
+        return
+    n, generator = min(run.paths, SHOWN), Generator().manual_seed(run.seed)
+    samples = session.student(runs_on_end(run))(n, run.sampler.steps, generator).cpu().contiguous()
+    save_file({"samples": samples}, out / "samples.safetensors")
+    if session.shape == (2,):
+        place = session.accelerator.device
+        data = session.data.batch(0, n, run.seed)
+        end = torch.full((1,), run.sampler.steps, device=place)
+        save_learned(lambda x: run.energy(x.to(place), end.expand(len(x))), samples, data, out / "picture.png")
 
 
 def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
     """The content of evaluation.json; every process takes part."""
-    assert session.images is not None
+    run, data = session.run, session.data
+    reference: Dataset[Any] = data if isinstance(data, Items) else session.halves().reference
+    rows = evaluate(contenders(session, rivals), run.evaluators, reference, run.seed, session.accelerator, session.tell)
+    told = data.stamp() if isinstance(data, Items) else {"kind": "exact draws", "size": run.paths}
+    return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, told, run.seed)}
+
+
+def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:
+    """The rows of the table: the student and its rivals, or a chain as long as in training and a longer one."""
     run, own = session.run, session.run.sampler.steps
-    contenders = [Contender("student", own, session.student())]
+    if not isinstance(run.sampler, GaussianSampler):
+        times = run.long_chain
+        long = [] if times is None else [Contender("long chain", own * times, session.student(times))]
+        return [Contender("chain", own, session.student()), *long]
+    found = [Contender("student", own, session.student())]
     for steps in sorted({own, *run.compare_steps}):
-        contenders += [Contender(name, steps, draw) for name, draw in rivals.items()]
-    rows = evaluate(contenders, run.evaluators, session.images, run.seed, session.accelerator, session.tell)
-    return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, session.images, run.seed)}
+        found += [Contender(name, steps, draw) for name, draw in rivals.items()]
+    return found
 
 
 def report(session: Session, evaluation: dict[str, Any] | None) -> None:

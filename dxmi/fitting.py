@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+import psutil
 import torch
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.config import Run
-from dxmi.data import Images
+from dxmi.data import Source
 from dxmi.errors import first_line
 
 
 def check_players(run: Run, data: bool, value_guided: bool) -> None:
     """Raise ConfigError if sampler, value and settings are not for each other; ``data`` says whether there are some."""
     fixed = not isinstance(run.sampler, GaussianSampler)
-    if run.game.start != "noise" and not fixed:
-        raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn; leave it out")
+    if run.game.start != "noise" and not fixed and not (value_guided and run.game.start == "data"):
+        also = ", or samplers that follow a value" if run.game.start == "data" else ""
+        raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn{also}; leave it out")
+    if run.game.start == "data" and not data:
+        raise ConfigError("game.start: there are no data to start from; leave it out")
+    if run.data is not None and run.game.start == "chains" and run.game.chains < run.data.batch_size:
+        raise ConfigError(f"game.chains: {run.game.chains} do not fill a batch of {run.data.batch_size}; give more")
     if fixed and not data:
         raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
     if fixed and run.value is not None:
@@ -34,8 +41,13 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
 
 
-def check_value_guided(run: Run) -> None:
-    """Raise ConfigError if energy or replay are not for a sampler that follows a value."""
+def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError if energy, start or replay are not for a sampler that follows a value; shape is S."""
+    if run.game.start == "data":
+        try:
+            cast(GaussianSampler, run.sampler).perturb(torch.zeros(1, *shape))
+        except NotImplementedError as error:
+            raise ConfigError(f"game.start: {error}, so leave it out") from error
     if run.energy.event_shape is not None:
         run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
     if run.replay is None:
@@ -53,13 +65,25 @@ def check_value_guided(run: Run) -> None:
         raise ConfigError(f"replay: {error}") from error
 
 
-def event_shape(run: Run, images: Images | None) -> tuple[int, ...]:
+def check_memory(run: Run, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raise ConfigError if the persistent chains or the kept states of events ``shape`` do not fit into memory."""
+    kept = {"game.chains": run.game.chains if run.game.start == "chains" else 0}
+    kept["replay.size"] = 0 if run.replay is None else run.replay.size
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    for key, states in kept.items():
+        need = states * math.prod(shape) * torch.get_default_dtype().itemsize
+        if need > free:
+            room = f"{need / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free; lower it"
+            raise ConfigError(f"{key}: {states} states of {math.prod(shape)} numbers take {room}")
+
+
+def event_shape(run: Run, data: Source | None) -> tuple[int, ...]:
     """S, from the data or from a known density.
 
     Raises:
         ConfigError: there is neither, or they differ
     """
-    shape = run.energy.event_shape if images is None else images.event_shape
+    shape = run.energy.event_shape if data is None else data.event_shape
     if shape is None:
         raise ConfigError("data: the energy is a network, so it needs data to learn from")
     own = run.energy.event_shape
@@ -68,14 +92,14 @@ def event_shape(run: Run, images: Images | None) -> tuple[int, ...]:
     return shape
 
 
-def initialise(run: Run, shape: tuple[int, ...], images: Images | None) -> None:
+def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
     """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler.
 
     Raises:
         ConfigError: a part does not take that item
     """
     steps = run.sampler.steps
-    x, cond = run.sampler.encode(torch.zeros(1, *shape) if images is None else images[:1])
+    x, cond = run.sampler.encode(torch.zeros(1, *shape) if data is None else data.batch(0, 1, run.seed))
     for key, network, t in (("energy", run.energy, 0), ("value", run.value, steps - 1)):
         if network is None:
             continue

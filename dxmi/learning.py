@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +20,12 @@ class Game:
     Args:
         tau1: weight of the policy's conditional entropy
         tau2: weight of the velocity cost
+        loss: what the energy descends: gcd (contrastive divergence, and with a chain maximum likelihood), or the
+            losses of a classifier of data and samples: nce (logistic), n2ce (logistic, between nce and gcd), hinge
+        magnitude: how many times as many samples n2ce pretends to see; 1 is nce, and 100 or more near gcd
         gamma: weight of the squared energies in the energy loss
+        r1: weight of the mean squared norm of the energy's gradient at data
+        r2: the same at samples
         avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
         time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
         noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
@@ -33,14 +39,21 @@ class Game:
         target: decay of the moving average of the value that targets and drifts are made of while the game goes on;
             0 makes them of the value itself
         ceiling: largest cost to go in a target of a value-guided sampler's value, for energies with poles; null: none
-        start: where a sampler that cannot learn starts in each round: noise (short runs), data (contrastive
-            divergence) or chains (persistent contrastive divergence)
+        start: where rollouts start: noise (of a chain: short runs), data (of a chain: contrastive divergence; of a
+            value-guided sampler: data that its noising chain has carried to x_0) or chains (of a chain alone:
+            persistent contrastive divergence). What is drawn in the end starts from the sampler's own noise all the
+            same, and a value-guided sampler that starts from data does not learn its own start
         chains: number of persistent chains of each process
+        reinit: share of the persistent chains used in a round that start again from noise (Du and Mordatch 2019)
     """
 
     tau1: float = 0.1
     tau2: float = 0.01
+    loss: Literal["gcd", "nce", "n2ce", "hinge"] = "gcd"
+    magnitude: float | None = None
     gamma: float = 1.0
+    r1: float = 0.0
+    r2: float = 0.0
     avr: float = 0.99
     time_cost: float | None = 1.0
     noise: float = 0.0
@@ -52,6 +65,7 @@ class Game:
     ceiling: float | None = None
     start: Literal["noise", "data", "chains"] = "noise"
     chains: int = 1000
+    reinit: float = 0.0
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
@@ -63,7 +77,16 @@ class Game:
             self.trace == 0 or self.explore == 1,
             "game.explore: TD(lambda) follows the rollout's own noise; leave explore at 1, or trace at 0",
         )
-        for key in ("tau1", "tau2", "gamma", "noise", "warmup"):
+        noisier = self.loss == "n2ce"
+        require(noisier or self.magnitude is None, "game.magnitude: it is for loss: n2ce; leave it out")
+        require(not noisier or self.magnitude is not None, "game.magnitude: n2ce needs one, such as 100")
+        require(
+            self.magnitude is None or 1 <= self.magnitude < math.inf,
+            f"game.magnitude: {self.magnitude} is not 1 or more",
+        )
+        require(0 <= self.reinit < 1, f"game.reinit: {self.reinit} is not in [0, 1)")
+        require(self.reinit == 0 or self.start == "chains", "game.reinit: it is for start: chains; leave it out")
+        for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup"):
             require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
 
 

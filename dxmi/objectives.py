@@ -14,15 +14,6 @@ from torch import Generator, Tensor
 from dxmi.api import CostToGo, GaussianSampler, Sampler, Transition
 
 
-def gcd_loss(e_data: Tensor, e_sample: Tensor, gamma: float = 0.0) -> Tensor:
-    """Generalised contrastive divergence, MATH (3.1).
-
-    Energies of data (B,) and of detached samples (B',) -> scalar. ``gamma`` weighs the squared energies.
-    """
-    regulariser = e_data.square().mean() + e_sample.square().mean()
-    return e_data.mean() - e_sample.mean() + gamma * regulariser
-
-
 def mean_square_step(x: Tensor, x_next: Tensor) -> Tensor:
     """``||x_{t+1} - x_t||^2 / D`` of each of B transitions: two (B,*S) -> (B,)."""
     return (x_next - x).square().flatten(1).mean(1)

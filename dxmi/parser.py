@@ -37,12 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     about = "play the game a config describes and leave a pipeline, an energy and an evaluation"
     train = add_configured("train", about, "YAML file", folder)
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    add_configured("pretrain", "train a teacher from scratch and save it as a DDPMPipeline", "YAML file", folder)
+    about = "train a teacher, a score model or an energy from scratch, by score matching"
+    add_configured("pretrain", about, "YAML file", folder)
     sample = add_configured(
         "sample",
         "draw images from a run or any diffusers pipeline, or run chains on a known density",
         "run folder, pipeline folder or hub id; or a YAML file with energy and sampler",
-        "PNG to write (default: grid.png), or of a run on a known density a file of samples and log-weights (default: "
+        "PNG to write (default: grid.png), or of a run on vectors or a known density a file of samples (default: "
         f"samples.safetensors); for a YAML file the {folder}",
     )
     sample.add_argument(
@@ -62,10 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
         "densities (default: all that can be had)",
     )
     evaluate.add_argument("--out", type=Path, help="JSON file to write (default: RUN/evaluation-<seed>.json)")
-    score = add("score", "energies of images under a run's energy: low means like the data")
+    score = add("score", "energies of images or vectors under a run's energy: low means like the data")
     score.add_argument("source", help="run folder or energy folder")
     score.add_argument("images", help="Parquet file, folder of images or hub id")
-    score.add_argument("--column", default="image", help="image column (default image)")
+    score.add_argument("--column", default="image", help="column of images or lists of numbers (default image)")
     score.add_argument("--json", type=Path, help="file to write the list of energies to (default: print it)")
     listing = add("plugins", "list installed plugins and what is wrong with them")
     listing.add_argument("--json", action="store_true", help="print JSON")

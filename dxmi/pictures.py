@@ -1,9 +1,10 @@
-"""Pictures of samples from a known density, and of how a sampler learned to draw them."""
+"""Pictures of samples from a density, known or learned, and of how a sampler learned to draw them."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,25 @@ def draw_traces(axes: Any, traces: Tensor) -> None:
         axes.set_xlabel("kept states")
     else:
         axes.text(0.5, 0.5, "states along these chains are no draws", ha="center", transform=axes.transAxes)
+
+
+@torch.no_grad()
+def save_learned(energy: Callable[[Tensor], Tensor], samples: Tensor, data: Tensor, path: Path) -> None:
+    """One PNG in two dimensions: contours of a learned energy under samples (n,2), and under the data (m,2)."""
+    from matplotlib.figure import Figure
+
+    sides, grid = mesh(torch.cat([samples, data]).double(), data)
+    found = energy(grid).double().cpu()
+    highest = energy(torch.cat([samples, data])).double().cpu().quantile(0.99)
+    levels = torch.linspace(found.min(), highest, 16, dtype=found.dtype)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    for axes, points, title in zip(figure.subplots(1, 2), (samples, data), ("samples", "data"), strict=True):
+        if levels.isfinite().all() and (levels.diff() > 0).all():
+            drawn = axes.contourf(*sides, found.reshape(200, 200).T, levels=levels, extend="max", cmap="viridis_r")
+            figure.colorbar(drawn, ax=axes, format="%.3g")
+        axes.plot(*points[:SHOWN].T, ".", color="black", markersize=1.5, alpha=0.5)
+        axes.set(title=f"energy and {title}", xlim=sides[0][[0, -1]].tolist(), ylim=sides[1][[0, -1]].tolist())
+    figure.savefig(path, dpi=110)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api import Cost, Energy, GaussianSampler, Sampler
@@ -115,30 +116,33 @@ class Players:
                 for group, rate in zip(optim.param_groups, self.rates[name], strict=True):
                     group["lr"] = rate * factor
 
-    def descend(self, player: str, loss: Tensor) -> None:
-        """One step of a player's optimiser, its gradient's norm clipped as ``clip`` says."""
+    def descend(self, player: str, loss: Tensor) -> Tensor:
+        """One step of a player's optimiser; the norm of its gradient, then clipped as ``clip`` says.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite; nothing has moved
+        """
         self.optimizers[player].zero_grad()
         self.accelerator.backward(loss)
         if player == "sampler" and self.policy.value_guided:  # its loss passes by the forward that DDP would see
             for p in self.sampler.parameters():
                 p.grad = None if p.grad is None else self.accelerator.reduce(p.grad, "mean")
-        limit = getattr(self.learning.clip, player)
+        limit, parameters = getattr(self.learning.clip, player), list(self.networks[player].parameters())
+        self.accelerator.unscale_gradients(self.optimizers[player])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if limit is not None:
-            self.accelerator.clip_grad_norm_(self.networks[player].parameters(), limit)
+            clip_grads_with_norm_(parameters, limit, norm)
+        # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
+        found = loss.detach() if self.accelerator.scaler else loss.detach() + norm
+        if not found.isfinite():
+            what, hint = "gradient" if loss.isfinite() else "loss", f"lower lr.{player}, or set clip.{player}"
+            raise FloatingPointError(f"{player}: the {what} is not finite in round {self.rounds + 1}; {hint}")
         self.optimizers[player].step()
+        return norm.detach()
 
-    def checked(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The scalars of a round, averaged over processes.
-
-        Raises:
-            FloatingPointError: one of them is not finite
-        """
-        if not log:
-            return log
-        means = self.accelerator.reduce(torch.stack(list(log.values())), "mean")
-        for name, mean in zip(log, means, strict=True):
-            if not mean.isfinite():
-                raise FloatingPointError(f"{name} is not finite in round {self.rounds}; lower the learning rates")
+    def averaged_over_processes(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars of a round. An energy that is only looked at, such as a known density's, may be infinite."""
+        means = self.accelerator.reduce(torch.stack(list(log.values())), "mean") if log else ()
         return dict(zip(log, means, strict=True))
 
     def _rate(self, player: str) -> float:

@@ -1,24 +1,25 @@
-"""A teacher from scratch: a ``UNet2DModel`` trained with the DDPM loss, saved as a ``DDPMPipeline``."""
+"""Networks from scratch, without a game: teachers, score models and energies (``dxmi pretrain``)."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from rich.progress import track
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.data import Data, draw_batch, load_images
+from dxmi.api import Energy
+from dxmi.config import Checked
+from dxmi.data import Data, draw_batch, load_data
 from dxmi.errors import ConfigError, require
+from dxmi.noise_models import ddpm_model, multi_noise_model
+from dxmi.score_models import score_model
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+Objective = Literal["ddpm", "multi_noise", "denoising", "implicit", "hutchinson", "sliced", "explicit"]
 
 
 @dataclass(kw_only=True)
@@ -26,22 +27,38 @@ class Pretrain:
     """Every key of ``dxmi pretrain``'s YAML file.
 
     Args:
-        data: the images
+        data: what to learn from: images, vectors or draws of a known density
+        objective: the loss. ddpm and multi_noise learn the score at many noise levels: ddpm of a UNet that becomes a
+            teacher, multi_noise of a UNet, or ``score``, for annealed Langevin. The others learn one score, of
+            ``energy`` or ``score``: denoising that of the data with noise, implicit, hutchinson and sliced that of the
+            data as they are, which must have a density; explicit the known one of ``data.density``
         seed: of weights, noise and batches
         steps: optimiser steps
         unet: options of diffusers' UNet2DModel; channels and size are read from the images
-        noise: options of diffusers' DDPMScheduler (num_train_timesteps, beta_schedule, prediction_type, ...)
+        energy: plugin, a network whose negative gradient is the score
+        score: options of a free score network (width, depth): a multilayer perceptron, no gradient of anything
+        noise: with ddpm options of diffusers' DDPMScheduler (num_train_timesteps, beta_schedule, prediction_type, ...),
+            with multi_noise of the AnnealedLangevinScheduler (sigmas, sigma_max, sigma_min, num_train_timesteps,
+            inner, ...); there ``sigma_max: data``, the default, takes the largest distance of two events, and without
+            num_train_timesteps the levels overlap as Song and Ermon 2020 advise
+        sigma: std of the noise of denoising
+        probes: what hutchinson and sliced project on; null means rademacher, which varies less
         lr: peak learning rate of AdamW, reached after ``warmup`` steps and then lowered along a cosine to 0
         warmup: steps of the rise
-        clip: largest gradient norm
+        clip: largest gradient norm of the loss per entry of an event
         ema: decay of the moving average of the weights, which is what gets saved
     """
 
     data: Data
+    objective: Objective = "ddpm"
     seed: int = 0
     steps: int = 10_000
     unet: dict[str, Any] = field(default_factory=dict)
+    energy: Energy | None = None
+    score: dict[str, Any] | None = None
     noise: dict[str, Any] = field(default_factory=dict)
+    sigma: float | None = None
+    probes: Literal["gaussian", "rademacher"] | None = None
     lr: float = 2e-4
     warmup: int = 500
     clip: float = 1.0
@@ -51,69 +68,79 @@ class Pretrain:
         require(self.steps >= 1, f"steps: {self.steps} train nothing; give 1 or more")
         require(self.lr > 0 and self.clip > 0 and self.warmup >= 0, "lr and clip are positive, warmup is not negative")
         require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
+        self._check_objective()
+        self._check_network()
+
+    def _check_objective(self) -> None:
+        kind = self.objective
+        if kind == "denoising":
+            require(self.sigma is not None and self.sigma > 0, f"sigma: {self.sigma} is no std of noise; give one")
+        else:
+            require(self.sigma is None, f"sigma: objective {kind} does not use it; leave it out")
+        require(
+            self.probes is None or kind in ("hutchinson", "sliced"),
+            f"probes: objective {kind} uses none; leave it out",
+        )
+        require(
+            not self.noise or kind in ("ddpm", "multi_noise"),
+            f"noise: objective {kind} has no noise levels; leave it out",
+        )
+
+    def _check_network(self) -> None:
+        kind = self.objective
+        levels = kind in ("ddpm", "multi_noise")
+        require(not levels or self.energy is None, f"energy: objective {kind} has many noise levels; leave it out")
+        require(kind != "ddpm" or self.score is None, "score: objective ddpm trains a UNet; leave it out")
+        require(
+            levels or (self.energy is None) != (self.score is None),
+            f"objective: {kind} trains either an energy or a score; give one of them",
+        )
+        require(not self.unet or (levels and self.score is None), "unet: no UNet is trained here; leave it out")
 
 
-def build(kind: Any, key: str, options: dict[str, Any]) -> Any:
-    """``kind(**options)``; raises ConfigError naming ``key`` for an option it does not have or accept."""
-    known = [p for p in inspect.signature(kind.__init__).parameters if p != "self"]
-    for option in options:
-        if option not in known:
-            raise ConfigError(f"{key}.{option}: {kind.__name__} has no such option; it has {', '.join(known)}")
-    try:
-        return kind(**options)
-    except (ValueError, TypeError, IndexError, NotImplementedError) as error:
-        raise ConfigError(f"{key}: {kind.__name__} refuses these options: {error}") from error
+def pretrain(config: Checked[Pretrain], out: Path) -> Path:
+    """Train and save the averaged network in ``out``, which must not hold one yet.
 
-
-def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t (B,) -> scalar, by prediction type."""
-    kind = scheduler.config.prediction_type
-    target = noise if kind == "epsilon" else x0 if kind == "sample" else scheduler.get_velocity(x0, noise, t)
-    return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, target)
-
-
-def pretrain(run: Pretrain, out: Path) -> Path:
-    """Train and save the averaged network as a ``DDPMPipeline`` in ``out``, which must not hold one yet.
+    A UNet becomes a ``DDPMPipeline``, an energy a folder that ``load_energy`` reads, a score network one for
+    ``load_score``.
 
     Raises:
         ConfigError: what the config asks for cannot be built
+        FloatingPointError: the loss is not finite; nothing is written
     """
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
-    if (out / "model_index.json").exists():
-        raise ConfigError(f"--out: {out} already holds a pipeline; give another folder")
-    images = load_images(run.data)
-    channels, *size = images.event_shape
+    if (out / "model_index.json").exists() or (out / "config.json").exists():
+        raise ConfigError(f"--out: {out} already holds a pipeline or network; give another folder")
+    set_seed(config.values.seed)
+    run = config.build()
+    source = load_data(run.data)
     set_seed(run.seed)
-    scheduler = build(DDPMScheduler, "noise", run.noise)
-    kind = scheduler.config.prediction_type
-    require(kind in PREDICTION_TYPES, f"noise.prediction_type: '{kind}' is none of {', '.join(PREDICTION_TYPES)}")
-    require("num_class_embeds" not in run.unet, "unet.num_class_embeds: teachers are unconditional; leave it out")
-    fixed = {"in_channels": channels, "out_channels": channels, "sample_size": size[0] if size[0] == size[1] else size}
-    unet = build(UNet2DModel, "unet", {**run.unet, **fixed})
-    accelerator = Accelerator()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=run.lr)
+    kinds = {"ddpm": ddpm_model, "multi_noise": multi_noise_model}
+    model = kinds.get(run.objective, score_model)(run, source)
+    # an energy's additive constant is in no score, and distributed training has to know that it stays without gradient
+    spare = DistributedDataParallelKwargs(find_unused_parameters=run.energy is not None)
+    accelerator = Accelerator(kwargs_handlers=[spare])
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=run.lr)
     schedule = get_cosine_schedule_with_warmup(optimizer, run.warmup, run.steps)
-    network, optimizer = accelerator.prepare(unet, optimizer)
-    ema = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(run.ema))  # type: ignore[no-untyped-call]
+    network, optimizer = accelerator.prepare(model.network, optimizer)
+    ema = AveragedModel(model.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema))  # type: ignore[no-untyped-call]
     set_seed(run.seed, device_specific=True)
     steps = range(run.steps)
     for k in track(steps, "pretraining", disable=not accelerator.is_main_process):
-        x0 = draw_batch(images, run.data, k, run.seed, accelerator)
-        noise, t = torch.randn_like(x0), torch.randint(len(scheduler), (len(x0),), device=x0.device)
-        loss = ddpm_loss(network, scheduler, x0, noise, t)
+        x0 = draw_batch(source, run.data, k, run.seed, accelerator)
+        loss = model.loss(network, x0)
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(network.parameters(), run.clip)
         optimizer.step()
         schedule.step()
-        ema.update_parameters(unet)
+        ema.update_parameters(model.network)
         if (k % 100 == 0 or k == run.steps - 1) and not loss.isfinite():
             raise FloatingPointError(f"the loss is not finite in step {k}; lower lr")
     if accelerator.is_main_process:
-        DDPMPipeline(unet=ema.module.eval(), scheduler=scheduler).save_pretrained(out)
-        print(f"last loss {loss.item():.4f}")
+        found = {"last loss": loss.item(), **model.save(ema.module.eval(), out, config.resolved)}
+        print(", ".join(f"{name} {value:.4f}" for name, value in found.items()))
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,16 +18,17 @@ from torch import Generator, Tensor
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
-from dxmi.assess import density_floor, halves, has_log_weights
+from dxmi.assess import Halves, density_floor, halves, has_log_weights
 from dxmi.chains import draw
 from dxmi.config import Checked, Run
-from dxmi.data import Images, draw_batch, load_images
+from dxmi.data import Source, draw_batch, load_data
 from dxmi.densities import metrics
 from dxmi.dialect import differences
 from dxmi.errors import require
 from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
-from dxmi.fitting import check_players, check_value_guided, event_shape, initialise
+from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise
+from dxmi.items import Draws, Items
 
 console = Console(stderr=True)
 
@@ -60,19 +62,20 @@ class Session:
         available = [str(known) for known in get_available_trackers()]
         if tracker is not None and tracker not in available:
             raise ConfigError(f"tracker: '{tracker}' is not installed here; give null or one of {', '.join(available)}")
-        self.images: Images | None = None if values.data is None else load_images(values.data)
         require(0 <= values.seed < 2**32, f"seed: {values.seed} is not between 0 and 2^32 - 1")
         set_seed(values.seed)
         self.run = run = config.build()
-        self.shape = event_shape(run, self.images)
+        self.data: Source | None = None if run.data is None else load_data(run.data)
+        self.shape = event_shape(run, self.data)
         run.sampler.check(self.shape)
         self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
-        check_players(run, self.images is not None, self.value_guided)
+        check_players(run, self.data is not None, self.value_guided)
         if self.value_guided:
-            check_value_guided(run)
+            check_value_guided(run, self.shape)
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
-        initialise(run, self.shape, self.images)
+        check_memory(run, self.shape, self.accelerator.device)
+        initialise(run, self.shape, self.data)
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
@@ -82,9 +85,15 @@ class Session:
         run = self.run
         if not run.evaluators:
             return None
-        if self.images is None:
-            return density_floor(run.evaluators, halves(run.energy, run.sampler.tau, run.paths, run.seed))
-        return data_floor(run.evaluators, self.images)
+        if isinstance(self.data, Items):
+            return data_floor(run.evaluators, self.data)
+        return density_floor(run.evaluators, self.halves())
+
+    def halves(self) -> Halves:
+        """Samples of the known density that is learned from, or sampled."""
+        run = self.run
+        energy, tau = (self.data.energy, 1.0) if isinstance(self.data, Draws) else (run.energy, run.sampler.tau)
+        return halves(energy, tau, run.paths, run.seed)
 
     def start(self, resume: bool) -> None:
         """Create or reopen the run's folder."""
@@ -122,7 +131,7 @@ class Session:
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not self.main) as progress:
             task = progress.add_task("rounds", total=run.steps, completed=self.game.rounds, state="")
             while self.game.rounds < run.steps:
-                log = self.game.round(self.batch(), self.rollout_shape())
+                log = self.round()
                 step = self.game.rounds
                 if step % every.log == 0 or step == run.steps:
                     state = self.log(log, step, progress.tasks[0].speed)
@@ -134,11 +143,18 @@ class Session:
                 if step % every.checkpoint == 0 or step == run.steps:
                     checkpoint.save(self.accelerator, self.out, step)
 
+    def round(self) -> dict[str, Tensor]:
+        """One round of the game; a failure tells which checkpoint there is."""
+        try:
+            return self.game.round(self.batch(), self.rollout_shape())
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} ({checkpoint.last(self.out)})") from error
+
     def batch(self) -> Tensor | None:
         """The data of the next round on this process's device."""
-        if self.images is None or self.run.data is None:
+        if self.data is None or self.run.data is None:
             return None
-        return draw_batch(self.images, self.run.data, self.game.rounds, self.run.seed, self.accelerator)
+        return draw_batch(self.data, self.run.data, self.game.rounds, self.run.seed, self.accelerator)
 
     def rollout_shape(self) -> tuple[int, ...]:
         """(B,*S)"""
@@ -149,10 +165,11 @@ class Session:
         values = {k: float(v) for k, v in log.items()}
         if "e_data" in values:
             values["energy_gap"] = values["e_sample"] - values["e_data"]
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}  # JSON has no infinity
         if self.main:
             with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
-        self.accelerator.log(values, step=step)
+                file.write(json.dumps({"step": step, **finite}) + "\n")
+        self.accelerator.log({k: v for k, v in finite.items() if v is not None}, step=step)
         shown = "energy_gap" if "energy_gap" in values else "e_sample"
         return f"{f'{speed:.1f} rounds/s, ' if speed else ''}{shown.replace('_', ' ')} {values[shown]:+.3f}"
 
@@ -160,10 +177,10 @@ class Session:
         """The averaged sampler, which is the product."""
         return cast(Sampler, self.game.ema.module)
 
-    def student(self) -> Draw:
-        """What the run has made, to be drawn from."""
+    def student(self, times: int = 1) -> Draw:
+        """What the run has made, to be drawn from, with the chain run ``times`` times on end."""
         cost = Cost(self.run.energy, self.averaged_value(), self.run.sampler.steps)
-        return student(self.average(), self.shape, cost)
+        return student(self.average().eval(), self.shape, cost, times)
 
     def averaged_value(self) -> Energy | None:
         """The value that the averaged sampler follows; the learned one where it follows none."""
@@ -172,7 +189,7 @@ class Session:
 
     def look(self, step: int) -> None:
         """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
-        weighs = self.images is None and self.value_guided and has_log_weights(self.run.sampler)
+        weighs = self.data is None and self.value_guided and has_log_weights(self.run.sampler)
         if self.main and weighs:
             _, found = metrics(self, min(self.run.paths, 2000), seed=0)
             with (self.out / "metrics.jsonl").open("a") as file:

@@ -194,8 +194,31 @@ def test_another_optimizer_learns(accelerator):
 
 def test_loss_that_is_not_finite_stops_the_run(accelerator):
     game = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
-    with pytest.raises(FloatingPointError, match="e_data"):
+    with pytest.raises(FloatingPointError, match="energy: the loss is not finite in round 1"):
         game.round(torch.full((8, 1), math.inf), (8, 1))
+
+
+@pytest.mark.parametrize("player", ["energy", "sampler"])
+def test_a_step_that_is_not_finite_is_not_taken(player, accelerator):
+    """sqrt(|p|) is finite at 0 and its derivative is not."""
+    energy, sampler = Quadratic(), OneStep()
+    game = DxMI(energy, sampler, accelerator=accelerator)
+    p = energy.m if player == "energy" else sampler.mean
+    before = [q.detach().clone() for q in (*energy.parameters(), *sampler.parameters())]
+    for loss, what in (((p / 0).sum(), "loss"), (p.abs().sqrt().sum() + 1, "gradient")):
+        with pytest.raises(
+            FloatingPointError, match=f"{player}: the {what} is not finite in round 1; lower lr.{player}"
+        ):
+            game.descend(player, loss)
+    assert all(map(torch.equal, before, (*energy.parameters(), *sampler.parameters())))
+
+
+def test_a_step_tells_its_gradient_before_it_is_clipped(accelerator):
+    sampler = OneStep()
+    learning = Learning(lr=Rates(sampler=1.0), optimizer="SGD", betas=None, clip=Clip(sampler=0.1))
+    game = DxMI(Quadratic(), sampler, learning=learning, accelerator=accelerator)
+    assert game.descend("sampler", 3 * sampler.mean.sum()).item() == pytest.approx(3)
+    assert sampler.mean.item() == pytest.approx(-0.1, rel=1e-4)
 
 
 def test_noise_hides_small_differences_from_the_energy(accelerator):

@@ -1,24 +1,31 @@
-"""Energies learned against chains that do not learn (TOOLBOX rows 11-13): maximum likelihood where it is known."""
+"""Energies learned against chains, and against a sampler that learns values (TOOLBOX rows 11-13, 27, 33)."""
+
+import math
 
 import pytest
 import torch
 from accelerate import Accelerator
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
+from dxmi_plugins.samplers.vgs import VGS
+from scipy.optimize import brentq
 from torch import nn
 
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Energy, Sampler
 from dxmi.learning import Game, Learning, Rates
-from dxmi.objectives import gcd_loss, rollout
+from dxmi.losses import gcd
+from dxmi.objectives import rollout
+from dxmi.quadrature import expectation, log_z
 
 
 class Quadratic(Energy):
     """E = |A x|^2/2, so q = N(0, (A^T A)^-1)."""
 
-    def __init__(self):
+    def __init__(self, dim=2):
         super().__init__()
-        self.A = nn.Parameter(torch.eye(2))
+        self.A = nn.Parameter(torch.eye(dim))
+        self.event_shape = (dim,)
 
     @property
     def precision(self):
@@ -28,25 +35,25 @@ class Quadratic(Energy):
         return (x @ self.A.T).square().sum(1) / 2
 
 
-def correlated(n):
-    """Data whose empirical covariance is [[1, .5], [.5, .8]] to rounding, and its inverse."""
-    covariance = torch.tensor([[1.0, 0.5], [0.5, 0.8]])
-    x = torch.randn(n, 2, dtype=torch.float64)
-    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov(correction=0))).T
-    return (x @ torch.linalg.cholesky(covariance.double()).T).float(), torch.linalg.inv(covariance)
+def correlated(n, dim=2):
+    """Data whose empirical covariance is [[1, .5], [.5, .8]] to rounding, or its last entry, and the inverse."""
+    covariance = torch.tensor([[1.0, 0.5], [0.5, 0.8]])[2 - dim :, 2 - dim :].double()
+    x = torch.randn(n, dim, dtype=torch.float64)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov(correction=0).reshape(dim, dim))).T
+    return (x @ torch.linalg.cholesky(covariance).T).float(), torch.linalg.inv(covariance).float()
 
 
-def learn(sampler, start, rounds=600):
+def learn(sampler, start, rounds=600, dim=2):
     torch.manual_seed(0)
-    data, precision = correlated(4000)
-    energy = Quadratic()
+    data, precision = correlated(4000, dim)
+    energy = Quadratic(dim)
     learning = Learning(lr=Rates(energy=1e-2), betas=(0.0, 0.99))
     game = DxMI(energy, sampler, None, Game(gamma=0.0, start=start, chains=4000), learning, Accelerator(cpu=True))
     for k in range(rounds):
         if k == rounds // 2:
             for group in game.optimizers["energy"].param_groups:
                 group["lr"] *= 0.1
-        game.round(data[torch.randperm(len(data))[:1000]], (1000, 2))
+        game.round(data[torch.randperm(len(data))[:1000]], (1000, dim))
     return energy, data, precision
 
 
@@ -66,8 +73,9 @@ class Shift(Sampler):
         return x + 1
 
 
-def shifted(start, chains=6):
-    return DxMI(Quadratic(), Shift(), None, Game(start=start, chains=chains), Learning(), Accelerator(cpu=True))
+def shifted(start, chains=6, reinit=0.0):
+    game = Game(start=start, chains=chains, reinit=reinit)
+    return DxMI(Quadratic(), Shift(), None, game, Learning(), Accelerator(cpu=True))
 
 
 def test_chains_start_where_they_are_told_to():
@@ -89,6 +97,17 @@ def test_persistent_chains_go_on_where_they_ended_also_after_a_checkpoint():
         other.play(None, (7, 2), None, None)
 
 
+def test_a_share_of_the_persistent_chains_starts_again():
+    """Of chains 2, 4, ... steps old a share r is new in each round, so ages are geometric, 2/r on average."""
+    torch.manual_seed(0)
+    game = shifted("chains", chains=20_000, reinit=0.25)
+    for _ in range(30):
+        ends = game.play(None, (20_000, 2), None, None)[-1]
+    ages = ends[:, 0]
+    assert (ages == 2).float().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
+    assert ages.mean().item() == pytest.approx(2 / 0.25, abs=4 * 2 * math.sqrt(0.75) / 0.25 / math.sqrt(20_000))
+
+
 def test_the_likelihoods_gradient_vanishes_at_the_inverse_covariance():
     torch.manual_seed(0)
     data, precision = correlated(2000)
@@ -96,15 +115,16 @@ def test_the_likelihoods_gradient_vanishes_at_the_inverse_covariance():
     model = data[torch.randperm(len(data))]  # any sample with the model's covariance
     with torch.no_grad():
         energy.A.copy_(torch.linalg.cholesky(precision).T)
-    gcd_loss(energy(data), energy(model)).backward()
+    gcd(energy(data), energy(model)).backward()
     assert energy.A.grad.abs().max() < 1e-6
-    gcd_loss(energy(data), energy(2 * model)).backward()
+    gcd(energy(data), energy(2 * model)).backward()
     assert energy.A.grad.abs().max() > 0.1
 
 
+@pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("start", ["data", "chains"])
-def test_contrastive_divergence_recovers_the_precision(start):
-    energy, _, precision = learn(MALA(steps=10, step_size=0.2), start)
+def test_contrastive_divergence_recovers_the_precision(start, dim):
+    energy, _, precision = learn(MALA(steps=10, step_size=0.2), start, 400 if dim == 1 else 600, dim)
     assert relative_error(energy, precision) < 0.02
 
 
@@ -115,3 +135,76 @@ def test_short_runs_match_the_data_with_as_many_steps_as_in_training_and_not_wit
     long = Langevin(steps=1000, step_size=0.05)
     drawn = rollout(long, Cost(energy, None, 1000), (2000, 2))[-1]
     assert (drawn.T.cov() - data.T.cov()).abs().max() > 0.15
+
+
+def test_the_samplers_divergence_from_the_energy_is_its_free_energy():
+    """Row 27: KL(pi||q) = E_pi[E]/tau - H(pi) + log Z for q = exp(-E/tau)/Z, by quadrature of a quartic energy."""
+
+    class Quartic(Energy):
+        event_shape = (1,)
+
+        def __init__(self, tau=1.0):
+            super().__init__()
+            self.tau = tau
+
+        def forward(self, x, t=None, cond=None):
+            x = x.squeeze(1)
+            return (x**4 / 4 - x**2 / 2 + 0.3 * x) / self.tau
+
+    class Policy(Energy):
+        event_shape = (1,)
+
+        def forward(self, x, t=None, cond=None):
+            return (x.squeeze(1) - 0.4).square() / (2 * 0.7**2) + math.log(0.7 * math.sqrt(2 * math.pi))
+
+    tau, box = 0.6, (-8.0, 8.0, 4001)
+    pi, q = Policy(), Quartic(tau)
+    log_q = log_z(q, *box)
+    kl = expectation(lambda x: -pi(x) + q(x) + log_q, pi, *box)
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 0.7**2)
+    energy = expectation(Quartic(), pi, *box)
+    assert kl.item() == pytest.approx((energy / tau - entropy + log_q).item(), rel=1e-10) and kl > 0.1
+
+
+class Values(Energy):
+    """V_t(x) = k_t x^2/2 + c_t in one dimension, the form of a quadratic energy's values."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.log_k, self.c = nn.Parameter(torch.zeros(steps)), nn.Parameter(torch.zeros(steps))
+
+    def forward(self, x, t=None, cond=None):
+        return self.log_k[t].exp() * x.square().sum(1) / 2 + self.c[t]
+
+
+def test_a_value_guided_sampler_is_the_second_player():
+    """Row 33: the energy k x^2/2 ends where the sampler's variance is the data's, 1; that k is known in closed form.
+
+    With steps of variance s^2 the values of row 32 are P_t = P - s^2 P^2 + s^4 P^3 of P = P_{t+1}, and a step takes the
+    variance v to (1 - s^2 P)^2 v + s^2. That k is below 1, the data's precision: the steps are few.
+    """
+    steps, s2, start, rounds = 4, 0.2, 1.3, 300
+
+    def variance(k):
+        values = [k]
+        for _ in range(steps - 1):
+            values.append(values[-1] - s2 * values[-1] ** 2 + s2**2 * values[-1] ** 3)
+        v = start**2
+        for p in reversed(values):
+            v = (1 - s2 * p) ** 2 * v + s2
+        return v
+
+    wanted = brentq(lambda k: variance(k) - 1, 0.2, 2.0)
+    torch.manual_seed(0)
+    data = torch.randn(4000, 1)
+    data = (data - data.mean()) / data.std(correction=0)
+    energy, value = Quadratic(1), Values(steps)
+    sampler = VGS(steps, "ve", "constant", first=s2, last=s2, start=start)
+    sampler.log_std.requires_grad_(False)
+    learning = Learning(lr=Rates(energy=5e-3, value=2e-2), betas=(0.0, 0.99), decay="cosine")
+    game = DxMI(energy, sampler, value, Game(gamma=0.0, warmup=0), learning, Accelerator(cpu=True), rounds)
+    for _ in range(rounds):
+        game.round(data[torch.randperm(len(data))[:1000]], (1000, 1))
+    assert energy.precision.item() == pytest.approx(wanted, rel=0.02) and wanted < 0.9
+    ends = rollout(sampler, game.cost_to_go(), (20_000, 1))[-1]
+    assert ends.var().item() == pytest.approx(1, abs=0.05)

@@ -173,3 +173,31 @@ def test_depth_counts_hidden_layers(depth):
     energy = MLPEnergy(width=3, depth=depth)
     energy(torch.randn(1, 2))
     assert sum(isinstance(m, nn.Linear) for m in energy.modules()) == depth + 1
+
+
+@pytest.mark.parametrize("build", [MLPEnergy, ConvEnergy])
+@pytest.mark.parametrize(
+    ("name", "smooth"), [("softplus", True), ("silu", True), ("relu", False), ("leaky_relu", False)]
+)
+def test_activations_are_smooth_or_not(build, name, smooth):
+    """A network of relus is linear between its kinks: its second derivatives along a line are zero."""
+    torch.manual_seed(0)
+    energy = build(width=8, activation=name).double()
+    x, v = torch.randn(1, 1, 4, 4, dtype=torch.float64), torch.randn(1, 1, 4, 4, dtype=torch.float64)
+
+    def second(t):
+        t = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+        (first,) = torch.autograd.grad(energy(x + t * v).sum(), t, create_graph=True)
+        if not first.requires_grad:
+            return 0.0
+        return torch.autograd.grad(first, t)[0].item()
+
+    curved = [abs(second(t)) > 1e-9 for t in (0.0, 0.3, 0.7)]
+    assert all(curved) if smooth else not any(curved)
+
+
+def test_defaults_are_the_activations_of_old():
+    assert [type(m) for m in MLPEnergy().body if not hasattr(m, "weight")] == [nn.SiLU] * 2
+    assert ConvEnergy().act.negative_slope == 0.2
+    with pytest.raises(ConfigError, match="activation: 'sine' is none of silu, gelu"):
+        MLPEnergy(activation="sine")

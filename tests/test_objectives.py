@@ -7,7 +7,6 @@ import torch
 
 from dxmi.api import GaussianSampler, Transition
 from dxmi.objectives import (
-    gcd_loss,
     mean_log_std,
     mean_square_steps,
     rollout,
@@ -30,20 +29,6 @@ class LinearChain(GaussianSampler):
 
     def forward(self, x, t, cost_to_go, cond=None):
         return Transition(self.a * x, torch.full((len(x), 1), self.std))
-
-
-def test_gcd_loss_of_constant_energies():
-    """(3.1) with E = 2 on data and 5 on samples: 2 - 5 + gamma*(4 + 25)."""
-    loss = gcd_loss(torch.full((3,), 2.0), torch.full((7,), 5.0), gamma=0.1)
-    assert loss.item() == pytest.approx(-3 + 2.9)
-
-
-def test_gcd_gradient_is_the_likelihood_gradient():
-    """For E = k x^2/2 the gradient in k is (E_p x^2 - E_pi x^2)/2: maximum likelihood (TOOLBOX row 11)."""
-    k = torch.tensor(1.0, requires_grad=True)
-    data, sample = torch.randn(1000) * 2, torch.randn(500)
-    gcd_loss(k * data**2 / 2, k * sample**2 / 2).backward()
-    assert k.grad.item() == pytest.approx((data.square().mean() - sample.square().mean()).item() / 2, rel=1e-5)
 
 
 def test_entropy_of_a_step_is_torch_normal_entropy():

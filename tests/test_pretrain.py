@@ -6,7 +6,7 @@ from conftest import DIGITS, tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
 
 from dxmi.cli import main
-from dxmi.pretrain import ddpm_loss
+from dxmi.noise_models import ddpm_loss
 
 
 class Perfect(torch.nn.Module):

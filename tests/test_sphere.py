@@ -95,6 +95,16 @@ def test_without_a_value_it_is_brownian_motion(dim):
     assert abs(found.mean() - math.exp(-(dim - 1) * 0.8 / 2)) < tolerance
 
 
+def test_data_are_carried_away_by_that_walk():
+    """x_0 given x_T is as far: E<x_0, x_T> = exp(-(D-1) t/2); the closed-form walk of vgs does not hold here."""
+    sampler = SphereVGS(100, "linear", first=0.012, last=0.004)
+    data = on_sphere(10_000, 3).float()
+    x = sampler.perturb(data, Generator().manual_seed(0))
+    found = (data * x).sum(1)
+    assert (x.norm(dim=1) - 1).abs().max() < 1e-6
+    assert abs(found.mean() - math.exp(-0.8)) < 4 * found.std() / 100 + 0.8 * 0.008
+
+
 def test_the_start_is_uniform():
     x = SphereVGS().initial((20_000, 4), Generator().manual_seed(0))
     assert x.mean(0).abs().max() < 4 * 0.5 / math.sqrt(20_000)

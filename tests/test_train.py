@@ -64,14 +64,18 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
 
 
 def test_an_energy_learns_against_a_chain_that_does_not(config, tmp_path, capsys):
-    config |= {"sampler": {"name": "langevin", "steps": 3, "step_size": 0.01}, "compare_steps": []}
+    config |= {"sampler": {"name": "langevin", "steps": 3, "step_size": 0.01}, "compare_steps": [], "long_chain": 2}
     config["evaluators"] = [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 16}]
     for start in ("noise", "data", "chains"):
         config["game"] = {"start": start, "chains": 8}
         out = run(config, tmp_path / start)
         assert load_energy(out / "energy")(torch.zeros(2, 1, 8, 8)).shape == (2,)
         assert not (out / "pipeline").exists() and (out / "samples" / "step-000004.png").exists()
-        assert [row["name"] for row in json.loads((out / "evaluation.json").read_text())["rows"]][0] == "student"
+        assert [row["name"] for row in json.loads((out / "evaluation.json").read_text())["rows"]] == [
+            "chain",
+            "long chain",
+            "data-floor",
+        ]
 
 
 def test_a_log_file_gets_a_line_for_each_logged_round(config, tmp_path, capsys):
@@ -184,6 +188,7 @@ def test_resume_without_a_checkpoint_starts_over(config, tmp_path, monkeypatch):
 
 def test_two_processes_end_with_equal_weights(config, write, tmp_path):
     """Each process writes its weights. (accelerate launch --cpu starts one process unless mpirun is there.)"""
+    config["game"] |= {"loss": "nce", "r1": 0.1}  # a gradient penalty passes DDP too
     script = tmp_path / "both.py"
     script.write_text(
         "import sys, torch\n"

@@ -180,6 +180,22 @@ def test_an_informed_value_is_exact_at_both_ends_before_it_learns():
     torch.testing.assert_close(late(x, torch.full((50,), 19)), target(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("chain", ["ve", "vp"])
+def test_data_are_carried_to_the_start_by_the_noising_chain(chain):
+    """In one leap as in T steps: the mean and std of x_0 given x_T = 1, within 4 standard errors."""
+    sampler, n = VGS(6, chain, first=0.4, last=0.1), 20_000
+    x = torch.ones(n, 1, 2)
+    leap = sampler.perturb(x, Generator().manual_seed(0))
+    assert torch.equal(leap, sampler.perturb(x, Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    for k in reversed(range(6)):
+        x = sampler.noising(x, torch.full((n,), k)).sample()
+    for found in (leap, x):
+        alpha, sigma = (part.item() for part in sampler.marginal(torch.tensor(0)))
+        assert found.mean().item() == pytest.approx(alpha, abs=4 * sigma / math.sqrt(2 * n))
+        assert found.std().item() == pytest.approx(sigma, abs=4 * sigma / math.sqrt(4 * n))
+
+
 def test_weights_ask_on_the_samplers_device():
     assert telling(VGS(3).to("meta")).steps == 3
 

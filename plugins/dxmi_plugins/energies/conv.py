@@ -8,22 +8,23 @@ from torch.nn import functional as F
 
 from dxmi.api import ConfigError, Energy
 
+from .activations import Activation, act
 from .time import TimeEmbedding
 
 
 class ResidualBlock(nn.Module):
     """act-conv-act-conv plus a shortcut, then average pooling by 2 if asked and possible: (B,C,H,W) -> (B,C',H',W')."""
 
-    def __init__(self, channels_in: int, channels_out: int, pool: bool):
+    def __init__(self, channels_in: int, channels_out: int, pool: bool, activation: Activation = "leaky_relu"):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        self.pool = pool
+        self.pool, self.act = pool, act(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C',H',W')."""
-        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2)) + self.shortcut(x)
+        h = self.conv2(self.act(self.conv1(self.act(x)))) + self.shortcut(x)
         return F.avg_pool2d(h, 2) if self.pool and min(h.shape[-2:]) > 1 else h
 
 
@@ -36,9 +37,11 @@ class ConvEnergy(Energy):
         width: channels of the first third of the blocks; the others have twice as many
         blocks: number of residual blocks
         time: whether it uses ``t``, as a separate value network must
+        activation: of the blocks and before the pool; leaky_relu, the paper's, has the slope 0.2. A smooth one (silu,
+            gelu, softplus) where samplers follow the gradient
     """
 
-    def __init__(self, width: int = 128, blocks: int = 6, time: bool = False):
+    def __init__(self, width: int = 128, blocks: int = 6, time: bool = False, activation: Activation = "leaky_relu"):
         super().__init__()
         if width < 1 or blocks < 1:
             raise ConfigError("conv: width and blocks are at least 1")
@@ -47,10 +50,11 @@ class ConvEnergy(Energy):
         self.time = TimeEmbedding(width) if time else None
         self.blocks = nn.Sequential(
             *(
-                ResidualBlock(i, o, pool=k % 2 == 0)
+                ResidualBlock(i, o, k % 2 == 0, activation)
                 for k, (i, o) in enumerate(zip([width, *widths], widths, strict=False))
             )
         )
+        self.act = act(activation)
         self.linear = nn.Linear(widths[-1], 1)
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
@@ -60,5 +64,5 @@ class ConvEnergy(Energy):
         h = self.stem(x)
         if self.time is not None:
             h = h + self.time(t, x)[:, :, None, None]
-        h = F.leaky_relu(self.blocks(h), 0.2).sum((2, 3))
+        h = self.act(self.blocks(h)).sum((2, 3))
         return self.scale * self.linear(h).squeeze(1) + self.bias  # type: ignore[no-any-return]

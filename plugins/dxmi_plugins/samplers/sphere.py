@@ -112,6 +112,13 @@ class SphereVGS(VGS):
         """Not Gaussian on a sphere. Raises NotImplementedError."""
         raise NotImplementedError(f"{type(self).__name__} walks on a sphere, where x_t given x_T is not Gaussian")
 
+    @torch.no_grad()
+    def perturb(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Points x_T (B,D) of norm 1 carried to x_0 (B,D) by that walk, step by step: no closed form needed."""
+        for s in self.s.flip(0):
+            x = exponential(x, s * tangent(x, randn(x.shape, x, generator)))
+        return x
+
     def start_law(self, like: Tensor) -> Transition:
         """Uniform, so not Gaussian. Raises NotImplementedError."""
         raise NotImplementedError(f"{type(self).__name__} starts uniformly on a sphere, which is no Gaussian law")

@@ -27,7 +27,7 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
     begin with noisy pictures of their own, as image-to-image ones do, have to begin below the first level.
 
     diffusers loads no class that was not imported: ``import dxmi_plugins.schedulers.annealed_langevin`` before
-    ``DiffusionPipeline.from_pretrained``, and ask for as many steps as there are levels or fewer.
+    ``DiffusionPipeline.from_pretrained``. Fewer steps than there are levels visit some of them, more all of them.
 
     Args:
         sigmas: stds of the noise, falling; null takes a geometric ladder; ``suggest_sigmas`` finds them for some data
@@ -69,15 +69,27 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
         """(N,), the noise's std at each timestep"""
         self.set_timesteps()
 
-    def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:
-        """Begin a run over that many levels, evenly spaced from the noisiest to the cleanest; None takes all.
+    @staticmethod
+    def suggest(data: Tensor, sigma_min: float = 0.01) -> dict[str, Any]:
+        """Options of a geometric ladder for data (N,*S): from their largest distance, with overlapping levels.
 
         Raises:
-            ValueError: there are not so many levels
+            ConfigError: no two events are further apart than ``sigma_min``
         """
-        n = len(self.sigmas) if num_inference_steps is None else num_inference_steps
-        if not 1 <= n <= len(self.sigmas):
-            raise ValueError(f"num_inference_steps: {n} is not between 1 and the scheduler's {len(self.sigmas)} levels")
+        sigmas, _ = suggest_sigmas(data, sigma_min)
+        return {"sigma_max": sigmas[0], "num_train_timesteps": len(sigmas)}
+
+    def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:
+        """Begin a run over that many levels, evenly spaced from the noisiest to the cleanest.
+
+        None takes all, and so does any number above theirs, as the 1000 that pipelines ask for where nobody says.
+
+        Raises:
+            ValueError: the number is not positive
+        """
+        n = len(self.sigmas) if num_inference_steps is None else min(num_inference_steps, len(self.sigmas))
+        if n < 1:
+            raise ValueError(f"num_inference_steps: {n} is not positive")
         visited = torch.linspace(0, len(self.sigmas) - 1, n, dtype=torch.float64).round().long().flip(0)
         steps = visited.repeat_interleave(self.config.inner)
         last = visited[-1:] if self.config.denoise else visited[:0]

@@ -26,6 +26,8 @@ class DiffusionSampler(GaussianSampler):
         ConfigError: the teacher is missing or of a kind that is not supported, or the nodes do not fit it
     """
 
+    pipeline = True
+
     def __init__(self, teacher: str, scheduler: Scheduler):
         super().__init__()
         loaded = load_teacher(teacher)

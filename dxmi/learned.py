@@ -1,0 +1,50 @@
+"""Drawing again from a finished run on data whose sampler is no diffusers pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+from torch import Generator, Tensor
+
+from dxmi.api import ConfigError, Cost, GaussianSampler
+from dxmi.artefacts import load_energy
+from dxmi.config import Checked, Run
+from dxmi.dialect import read
+from dxmi.evaluate import student
+
+
+def runs_on_end(run: Run) -> int:
+    """How often the sampler runs on end for one sample of what a run has learned.
+
+    Where a chain stands for its energy (``game.start: data`` or ``chains``) it is the long chain; else once.
+    """
+    chain = not isinstance(run.sampler, GaussianSampler) and run.game.start != "noise"
+    return run.long_chain or 1 if chain else 1
+
+
+def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
+    """N samples (n,*S) of a run on data: of its learned sampler, or of its chain on the learned energy.
+
+    None draws 64 images or 1000 vectors.
+
+    Raises:
+        ConfigError: the folder holds no such finished run
+    """
+    try:
+        run = Checked(Run, read(folder / "run.yaml")).build()
+        shape = tuple(json.loads((folder / "energy" / "config.json").read_text())["shape"])
+        energy = load_energy(folder / "energy")
+        value = load_energy(folder / "value") if run.value is not None else None
+        if isinstance(run.sampler, GaussianSampler):
+            load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
+    except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{folder}: holds no finished run that can be drawn from") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for module in filter(None, (energy, run.sampler, value)):
+        module.to(device)
+    draw = student(run.sampler.eval(), shape, Cost(energy, value, run.sampler.steps), runs_on_end(run))
+    return draw(n or (64 if len(shape) == 3 else 1000), run.sampler.steps, Generator().manual_seed(seed))

@@ -1,0 +1,292 @@
+"""Vectors and draws of a density as data: loading them, and whole runs that learn from them."""
+
+import json
+import math
+
+import datasets
+import pytest
+import torch
+import yaml
+from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
+from dxmi_plugins.samplers.mcmc.langevin import Langevin
+from PIL import Image
+from safetensors.torch import load_file
+
+from dxmi.algorithm import DxMI
+from dxmi.api import ConfigError, Energy
+from dxmi.artefacts import load_energy
+from dxmi.cli import main
+from dxmi.data import Data, load_data
+from dxmi.items import Draws, Vectors
+
+
+@pytest.fixture
+def parquet(tmp_path, monkeypatch):
+    """Write a Parquet file with a column of lists and return its path."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+    def write(rows, kind="float32", column="x"):
+        features = datasets.Features({column: datasets.Sequence(datasets.Value(kind))})
+        path = tmp_path / "vectors.parquet"
+        datasets.Dataset.from_dict({column: rows}, features=features).to_parquet(path)
+        return str(path)
+
+    return write
+
+
+RING = {"density": {"name": "gaussian_mixture", "preset": "eight_gaussians"}, "batch_size": 32}
+
+
+@pytest.fixture
+def pcd(tmp_path):
+    """Eight rounds of persistent contrastive divergence on eight Gaussians."""
+    config = {
+        "data": RING,
+        "energy": {"name": "mlp", "width": 16},
+        "sampler": {"name": "langevin", "steps": 3, "step_size": 0.01},
+        "game": {"start": "chains", "chains": 64, "reinit": 0.1, "gamma": 0.1},
+        "steps": 8,
+        "paths": 200,
+        "long_chain": 2,
+        "every": {"log": 1, "samples": 4, "checkpoint": 3},
+        "tracker": None,
+        "evaluators": [{"name": "densities", "samples": 100}],
+    }
+    path = tmp_path / "pcd.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+VGS = [
+    *("--sampler", "{name: vgs, steps: 4, chain: ve, first: 1.0, last: 0.05, start: 2.0}"),
+    *("--value", "{name: mlp, width: 16, time: true}", "--game", "{warmup: 2}"),
+]
+
+
+# Loading
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int16", "uint8"])
+def test_vectors_are_taken_as_they_are(parquet, kind):
+    vectors = load_data(Data(path=parquet([[0, 1, 255], [3, 4, 5]], kind), column="x"))
+    assert isinstance(vectors, Vectors) and vectors.event_shape == (3,)
+    assert torch.equal(vectors[:], torch.tensor([[0.0, 1.0, 255.0], [3.0, 4.0, 5.0]]))
+    assert sorted(vectors.batch(0, 2, seed=0)[:, 0].tolist()) == [0, 3]
+    assert torch.equal(vectors.every_other(1)[0], vectors[1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "options", "says"),
+    [
+        ([[1, 2], [3]], "float32", {}, "data.column: row 1 of 'x' has 1 numbers"),
+        ([[1, 2], None], "float32", {}, "data.column: row 1 of 'x' has 0 numbers"),
+        ([[], []], "float32", {}, "data.column: row 0 of 'x' has 0 numbers"),
+        ([[1, 2], [3, math.nan]], "float32", {}, "data.column: row 1 of 'x' is not finite"),
+        ([[1, None]], "float32", {}, "data.column: row 0 of 'x' is not finite"),
+        ([["a"]], "string", {}, "data.column: 'x' of .* holds no images or lists of numbers"),
+        ([], "float32", {}, "data.path: .*no data"),
+        ([[1, 2]], "float32", {"size": 8}, "data.size: it is for images"),
+        ([[1, 2]], "float32", {"flip": True}, "data.flip: it is for images"),
+        ([[1, 2]], "float32", {"column": "y"}, "data.column: .* has no 'y'; it has x"),
+    ],
+)
+def test_bad_vectors_are_refused(parquet, rows, kind, options, says):
+    path = parquet(rows, kind)
+    with pytest.raises(ConfigError, match=says):
+        load_data(Data(**{"path": path, "column": "x", **options}))
+
+
+def test_draws_depend_on_seed_number_and_process_alone():
+    draws = Draws(GaussianMixture("eight_gaussians"))
+    first = draws.batch(3, 5, seed=1, rank=1, world=2)
+    torch.randn(7)
+    assert torch.equal(first, draws.batch(3, 5, seed=1, rank=1, world=2)) and draws.event_shape == (2,)
+    others = [draws.batch(*key[:2], seed=key[2], rank=key[3]) for key in ((4, 5, 1, 1), (3, 5, 2, 1), (3, 5, 1, 0))]
+    assert not any(torch.equal(first, other) for other in others)
+
+
+class Unknown(Energy):
+    def forward(self, x, t=None, cond=None):
+        return x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "data: give either a path or a density"),
+        ({"path": "a.parquet", "density": Unknown()}, "data: give either a path or a density"),
+        ({"density": Unknown()}, "data.density: Unknown has no exact sampler"),
+        ({"density": Unknown(), "flip": True}, "data.flip: draws of a density have none"),
+        ({"density": Unknown(), "column": "x"}, "data.column: draws of a density have none"),
+    ],
+)
+def test_impossible_data_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        load_data(Data(**options))
+
+
+# Runs
+
+
+def train(path, out, *more):
+    return main(["train", str(path), "--out", str(out), *more])
+
+
+def weights(out):
+    return load_file(out / "energy" / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_chain_is_evaluated_at_its_own_length_and_at_more(pcd, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(pcd, out) == 0
+    rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    assert [(row["name"], row["steps"]) for row in rows] == [("chain", 3), ("long chain", 6), ("floor", None)]
+    assert all(row["metrics"]["modes_found"] >= 0 and row["metrics"]["w2"] > 0 for row in rows)
+    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"e_data", "e_sample", "energy_gap", "energy_size", "energy_gradient"} <= logged.keys()
+    assert logged["energy_size"] >= abs(logged["e_data"] + logged["e_sample"]) / 2 and logged["energy_gradient"] > 0
+    assert Image.open(out / "picture.png").width > 500
+    assert not (out / "sampler").exists() and not (out / "pipeline").exists()
+    samples = load_file(out / "samples.safetensors")["samples"]
+    assert samples.shape == (200, 2)
+    assert main(["sample", str(out), "-n", "200", "--out", str(tmp_path / "again")]) == 0
+    assert torch.equal(load_file(tmp_path / "again")["samples"], samples)
+    capsys.readouterr()
+    assert main(["sample", str(out), "--steps", "9"]) == 2 and "--steps" in capsys.readouterr().err
+    (out / "energy" / "model.safetensors").unlink()
+    assert main(["sample", str(out)]) == 2 and "no energy folder" in capsys.readouterr().err
+
+
+def test_a_value_guided_sampler_learns_with_its_energy(pcd, tmp_path):
+    out = tmp_path / "run"
+    assert train(pcd, out, *VGS) == 0
+    assert {"sampler", "value", "energy", "picture.png"} <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "evaluation.json").read_text())["rows"][0]["name"] == "student"
+    logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"value_loss", "start_loss", "energy_gap"} <= logged.keys()
+    assert main(["sample", str(out), "-n", "200", "--out", str(tmp_path / "again")]) == 0
+    assert torch.equal(load_file(tmp_path / "again")["samples"], load_file(out / "samples.safetensors")["samples"])
+
+
+def test_rollouts_from_data_leave_the_start_alone(pcd, tmp_path):
+    """Values are learned around the data then, and not where the sampler itself starts."""
+    for start, moved in (("noise", True), ("data", False)):
+        out = tmp_path / start
+        assert train(pcd, out, *VGS, "--game.start", start, "--lr.std", "0.1", "--evaluators", "[]") == 0
+        found = load_file(out / "sampler" / "model.safetensors")["log_std"].item()
+        assert (found != pytest.approx(math.log(2))) == moved
+        logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+        assert ("start_loss" in logged) == moved and "value_loss" in logged
+
+
+@pytest.mark.parametrize("more", [[], VGS])
+def test_a_killed_run_on_draws_resumes_bit_for_bit(pcd, tmp_path, monkeypatch, more):
+    more = [*more, "--evaluators", "[]"]
+    assert train(pcd, tmp_path / "whole", *more) == 0
+    play = DxMI.round
+
+    def killed(self, *arguments):
+        if self.rounds == 5:
+            raise KeyboardInterrupt
+        return play(self, *arguments)
+
+    monkeypatch.setattr(DxMI, "round", killed)
+    assert train(pcd, tmp_path / "half", *more) == 1
+    monkeypatch.undo()
+    assert train(pcd, tmp_path / "half", *more, "--resume") == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "half"))
+    texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "half")]
+    assert texts[0] == texts[1]
+
+
+def test_an_energy_that_is_not_finite_stops_before_its_step(pcd, tmp_path, capsys, monkeypatch):
+    """The run tells the round, keeps its last checkpoint and goes on from there."""
+    out, step, seen = tmp_path / "run", Langevin.step, []
+
+    def diverging(self, x, t, cost_to_go, generator=None, cond=None):
+        seen.append(1)  # one step of a trial before the first round, three in each
+        return step(self, x, t, cost_to_go, generator, cond) * (math.inf if len(seen) > 16 else 1)
+
+    monkeypatch.setattr(Langevin, "step", diverging)
+    assert train(pcd, out) == 1
+    monkeypatch.undo()
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("dxmi: failed: energy: the loss is not finite in round 6; lower lr.energy")
+    assert f"{out / 'checkpoints' / 'step-000003'} is kept, and --resume goes on from there" in complaint
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 5
+    assert train(pcd, out, "--resume") == 0 and train(pcd, tmp_path / "whole") == 0
+    assert same(weights(out), weights(tmp_path / "whole"))
+
+
+def test_energies_that_are_only_looked_at_may_be_infinite(tmp_path):
+    """A sampler that learns a known density logs null where an energy is infinite, and goes on."""
+    config = {
+        "energy": {"name": "callable", "function": "test_vector_data:walled", "shape": [1]},
+        "sampler": {"name": "vgs", "steps": 3, "drift": "posterior"},
+        "value": {"name": "mlp", "width": 8, "time": True},
+        "game": {"ceiling": 10.0},
+        "steps": 2,
+        "batch_size": 16,
+        "every": {"log": 1},
+        "tracker": None,
+    }
+    path, out = tmp_path / "walled.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(config))
+    assert train(path, out) == 1  # some of the samples at the end are in the wall too, and the run says so
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(logged) == 2 and all(line["e_sample"] is None and line["value_loss"] > 0 for line in logged)
+
+
+def walled(x):
+    """A flat energy with a wall at 0."""
+    return torch.where(x > 0, 0 * x, math.inf).sum(1)
+
+
+def test_energies_of_stored_vectors(pcd, parquet, tmp_path, capsys):
+    out, rows = tmp_path / "run", [[0.0, 2.0], [9.0, 9.0], [1.5, 1.5]]
+    path = parquet(rows)
+    assert train(pcd, out, "--data", f"{{path: {path}, column: x}}", "--evaluators", "[]") == 0
+    assert main(["score", str(out), path, "--column", "x", "--json", str(tmp_path / "s.json")]) == 0
+    expected = load_energy(out / "energy")(torch.tensor(rows)).tolist()
+    assert json.loads((tmp_path / "s.json").read_text()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--game.chains", "1000000000000"], "game.chains: 1000000000000 states of 2 numbers take"),
+        ([*VGS, "--replay", "{size: 1000000000000, every: 1}"], "replay: its states come from a known density"),
+        (["--game.chains", "8"], "game.chains: 8 do not fill a batch of 32"),
+        (["--game.reinit", "1.5"], "game.reinit: 1.5"),
+        (["--long_chain", "0"], "long_chain: 0"),
+        (["--game.loss", "n2ce"], "game.magnitude: n2ce needs one"),
+        (["--data.path", "x.parquet"], "data: give either a path or a density"),
+        (["--data.density.preset", "five"], "preset"),
+        (["--energy.activation", "sine"], "energy.activation"),
+        ([*VGS, "--game.start", "chains"], "game.start: chains is for chains that cannot learn; leave it out"),
+    ],
+)
+def test_impossible_runs_are_refused(pcd, tmp_path, capsys, arguments, says):
+    assert train(pcd, tmp_path / "run", *arguments) == 2
+    complaint = capsys.readouterr().err
+    assert says in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_replay_larger_than_memory_is_refused(tmp_path, capsys):
+    config = {
+        "energy": {"name": "gaussian_mixture", "preset": "gmm9"},
+        "sampler": {"name": "vgs", "steps": 3},
+        "value": {"name": "mlp", "time": True},
+        "replay": {"size": 10**12, "every": 1},
+    }
+    path = tmp_path / "replay.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert train(path, tmp_path / "run", "--tracker", "null") == 2
+    complaint = capsys.readouterr().err
+    assert "replay.size: 1000000000000 states of 2 numbers take" in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
