@@ -296,7 +296,11 @@ def test_two_processes_learn_the_same(config, tmp_path):
         (["--seed", "-1"], "seed: -1 is not between"),
         (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
         (["--sampler.probes", "0"], "probes: 0"),
-        (["--value.steps", "3"], "value.steps: it has fewer than the sampler's 4"),
+        (["--value.steps", "3"], "value.steps: 3 are not the sampler's 4"),
+        (
+            ["--value", "separable", "--value.shape", "[2]", "--value.steps", "3"],
+            "value.steps: it has fewer than the sampler's 4",
+        ),
         (
             ["--value", "separable", "--value.shape", "[3]", "--value.steps", "4"],
             "value: Separable does not take (1, 2)",

@@ -62,7 +62,7 @@ class InformedValue(Energy):
             raise ConfigError("residual: it is f, so finest, width and depth are its own; leave them out here")
         if energy.event_shape is None:
             raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
-        self.event_shape, self.ceiling = energy.event_shape, ceiling
+        self.event_shape, self.steps, self.ceiling = energy.event_shape, steps, ceiling
         self.energy = energy.requires_grad_(False)
         w = low ** (1 - torch.arange(steps) / steps)
         self.log_weight = nn.Parameter(w.log())
