@@ -43,8 +43,9 @@ class DxMI(Rollouts):
         if data is not None and "energy" in self.networks:
             log |= self.learn_energy(data, xs[-1], cond)
         else:
-            with torch.no_grad():
-                log["e_sample"] = self.energy(xs[-1]).mean()
+            with torch.no_grad():  # a path or two may run away before the value knows better
+                energies = self.energy(xs[-1])
+                log["e_sample"] = energies[energies.isfinite()].mean()
         if isinstance(self.sampler, GaussianSampler):
             s2 = self.learn_velocity(xs)
             log |= self.learn_value(J, xs, s2, cond)

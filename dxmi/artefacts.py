@@ -179,7 +179,12 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
     try:
         pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{source}: no pipeline can be loaded from it: {first_line(error)}") from error
+        why = (
+            first_line(error)
+            if folder.exists()
+            else "there is no such folder, and the hub has it not or is out of reach"
+        )
+        raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
     options = {} if steps is None else {"num_inference_steps": steps}
     try:
         pipeline.to(Accelerator().device)

@@ -103,6 +103,8 @@ def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
     for key, network, t in (("energy", run.energy, 0), ("value", run.value, steps - 1)):
         if network is None:
             continue
+        if getattr(network, "steps", steps) != steps:
+            raise ConfigError(f"{key}.steps: {network.steps} are not the sampler's {steps}")
         try:
             network(x, torch.full((1,), t), cond)
         except (RuntimeError, ValueError) as error:

@@ -82,8 +82,10 @@ class Buffer:
 
     @torch.no_grad()
     def keep(self, states: Tensor) -> None:
-        """Take in states (n,*S); the oldest make room."""
+        """Take in states (n,*S) of finite energy; the oldest make room."""
         energies = self.energy(states)
+        finite = energies.isfinite()
+        states, energies = states[finite], energies[finite]
         if self.states is not None and self.energies is not None:
             states, energies = torch.cat([self.states, states]), torch.cat([self.energies, energies])
         self.states, self.energies = states[-self.settings.size :], energies[-self.settings.size :]

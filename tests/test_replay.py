@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from dxmi_plugins.energies.known.funnel import Funnel
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.energies.mlp import MLPEnergy
 from dxmi_plugins.samplers.mcmc.mala import MALA
@@ -296,7 +297,11 @@ def test_two_processes_learn_the_same(config, tmp_path):
         (["--seed", "-1"], "seed: -1 is not between"),
         (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
         (["--sampler.probes", "0"], "probes: 0"),
-        (["--value.steps", "3"], "value.steps: it has fewer than the sampler's 4"),
+        (["--value.steps", "3"], "value.steps: 3 are not the sampler's 4"),
+        (
+            ["--value", "separable", "--value.shape", "[2]", "--value.steps", "3"],
+            "value.steps: it has fewer than the sampler's 4",
+        ),
         (
             ["--value", "separable", "--value.shape", "[3]", "--value.steps", "4"],
             "value: Separable does not take (1, 2)",
@@ -309,3 +314,20 @@ def test_runs_that_could_not_work_are_refused(arguments, says, config, tmp_path,
     complaint = capsys.readouterr().err
     assert says in complaint and complaint.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_states_of_infinite_energy_are_not_kept():
+    buffer = Buffer(Replay(every=1), Funnel(2))
+    buffer.keep(torch.tensor([[0.0, 1.0], [-200.0, 1.0]]))
+    assert buffer.states.tolist() == [[0.0, 1.0]]
+
+
+def test_paths_that_run_away_do_not_stop_what_learns_from_kept_states():
+    energy, value = Funnel(2), MLPEnergy(8, time=True)
+    value(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    replay = Replay(learn="denoise", fill=MALA())
+    accelerator = Accelerator(cpu=True)
+    game = DxMI(energy, VGS(2, "ve", start=200.0), value, Game(), Learning(), accelerator, replay=replay)
+    game.buffer.keep(energy.sample(100))
+    assert not energy(rollout(game.sampler, game.cost_to_go(), (100, 2))[-1]).isfinite().all()
+    assert all(scalar.isfinite() for scalar in game.round(None, (100, 2)).values())

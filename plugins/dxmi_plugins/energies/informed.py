@@ -15,13 +15,14 @@ from .scales import Scales
 
 
 class InformedValue(Energy):
-    """``V_t(x) = w_t*E(x) + p_t*||x||^2 + c_t + f(x, t)`` at the steps t < T of a chain that ends in ``exp(-E)``.
+    """``V_t(x) = w_t*E(x) + p_t*||x||^2 + c_t + f(x, t, w_t*E(x))`` at the steps t < T of a chain to ``exp(-E)``.
 
     The target's energy fades in and the start's Gaussian fades out. Untrained, ``w_t = low^(1 - t/T)`` but ``w_0 = 0``,
     ``p_t = (1 - w_t)/(2*start^2)``, c_t and f are 0: both ends are exact, the start's N(0, start^2 I) at t = 0 and, as
     w_T = 1, the energy at T, which chains ask the energy itself for. w, p, c and f learn, at t = 0 as well (but for
     w_0), since a finite chain leaves something of the target in x_0. So the untrained value already draws chains to
-    every mode of the target, where one that starts from nothing finds them one by one or never.
+    every mode of the target, where one that starts from nothing finds them one by one or never. That f sees the faded
+    energy too spares it learning the target's shape again.
 
     Args:
         energy: the target
@@ -32,7 +33,8 @@ class InformedValue(Energy):
         ceiling: E is held below it, smoothly; null leaves it as it is. For energies that grow steeply far out
         width: units of a hidden layer of f
         depth: number of hidden layers of f
-        residual: plugin, a network with time, as separable or pair_distances, that is f; null makes it a perceptron
+        residual: plugin, a network of x and t alone, as separable or pair_distances, that is f; null makes it a
+            perceptron
 
     Raises:
         ConfigError: an option is not positive, or the energy is no known density
@@ -60,7 +62,7 @@ class InformedValue(Energy):
             raise ConfigError("residual: it is f, so finest, width and depth are its own; leave them out here")
         if energy.event_shape is None:
             raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
-        self.event_shape, self.ceiling = energy.event_shape, ceiling
+        self.event_shape, self.steps, self.ceiling = energy.event_shape, steps, ceiling
         self.energy = energy.requires_grad_(False)
         w = low ** (1 - torch.arange(steps) / steps)
         self.log_weight = nn.Parameter(w.log())
@@ -69,7 +71,7 @@ class InformedValue(Energy):
         self.scales = Scales(steps, start, finest) if residual is None else None
         self.f = perceptron(width, depth, energy.event_shape) if residual is None else residual
         try:
-            self._residual(torch.zeros(1, *energy.event_shape), torch.zeros(1, dtype=torch.long))
+            self._residual(torch.zeros(1, *energy.event_shape), torch.zeros(1, dtype=torch.long), torch.zeros(1))
         except (RuntimeError, ValueError) as error:
             kind, shape = type(self.f).__name__, energy.event_shape
             raise ConfigError(f"residual: {kind} does not take events {shape} of the target: {error}") from error
@@ -77,22 +79,23 @@ class InformedValue(Energy):
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""
         assert t is not None
-        e = self.energy(x)
-        if self.ceiling is not None:
-            e = self.ceiling - softplus(self.ceiling - e)
+        e, w = self.energy(x), self.log_weight[t].exp()
+        low = e if self.ceiling is None else self.ceiling - softplus(self.ceiling - e)
         prior = self.log_precision[t].exp() * x.square().flatten(1).sum(1)
-        weight = self.log_weight[t].exp() * (t > 0)
-        value: Tensor = weight * e + prior + self.shift[t] + self._residual(x, t)
+        value: Tensor = w * (t > 0) * low + prior + self.shift[t] + self._residual(x, t, w.detach() * e)
         return value
 
-    def _residual(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.f(x if self.scales is None else self.scales(x, t), t)  # type: ignore[no-any-return]
+    def _residual(self, x: Tensor, t: Tensor, faded: Tensor) -> Tensor:
+        if self.scales is None:
+            return self.f(x, t)  # type: ignore[no-any-return]
+        seen = torch.cat([self.scales(x, t).flatten(1), faded.asinh()[:, None]], 1)
+        return self.f(seen, t)  # type: ignore[no-any-return]
 
 
 def perceptron(width: int, depth: int, shape: tuple[int, ...]) -> MLPEnergy:
-    """An ``MLPEnergy`` with time on both scales of events of this shape that returns 0 until it learns."""
+    """An ``MLPEnergy`` with time on both scales of events of this shape and an energy, 0 until it learns."""
     f = MLPEnergy(width, depth, time=True)
-    f(torch.zeros(1, *shape, 2), torch.zeros(1, dtype=torch.long))  # it reads its sizes
+    f(torch.zeros(1, 2 * math.prod(shape) + 1), torch.zeros(1, dtype=torch.long))  # it reads its sizes
     for p in f.body[-1].parameters():
         nn.init.zeros_(p)
     return f
