@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from dxmi.objectives import (
     lambda_returns,
     mean_square_steps,
     mixing_share,
-    random_transitions,
     soft_q,
     time_cost,
-    transitions,
 )
 from dxmi.players import frozen
 from dxmi.rollouts import Rollouts
@@ -48,18 +45,14 @@ class DxMI(Rollouts):
                 log["e_sample"] = energies[energies.isfinite()].mean()
         if isinstance(self.sampler, GaussianSampler):
             s2 = self.learn_velocity(xs)
-            log |= self.learn_value(J, xs, s2, cond)
+            log |= self.learn_value(J, xs, s2, data, cond)
             log |= self.learn_from_replay(J, xs)
             self.follow_value()
             if self.rounds >= self.game.warmup:
-                log |= self.learn_policy(J, xs, s2, cond)
+                log |= self.learn_policy(J, xs, s2, data, cond)
                 self.follow_sampler()
         self.rounds += 1
         return self.averaged_over_processes(log)
-
-    def transitions(self, xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round."""
-        return transitions(xs, first) if self.game.sweep else random_transitions(xs, first)
 
     def learn_energy(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """MATH (3.1) or another loss. One forward pass over both batches, so that DDP sees one."""
@@ -72,13 +65,15 @@ class DxMI(Rollouts):
         log = {"e_data": e[: len(data)].mean(), "e_sample": e[len(data) :].mean()}
         return {**log, "energy_size": e.abs().mean(), "energy_gradient": gradient}
 
-    def learn_value(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
+    def learn_value(
+        self, J: CostToGo, xs: Tensor, s2: Tensor, data: Tensor | None, cond: Tensor | None
+    ) -> dict[str, Tensor]:
         """MATH (3.3), (4.2): temporal difference; at t >= 1 unless the start is learned, else nobody descends V_0."""
         player = "energy" if self.value is None else "value"
         if player not in self.networks or (self.buffer is not None and self.buffer.settings.learn == "denoise"):
             return {}
         losses, returns = [], self.returns(J, xs, cond) if self.game.trace else None
-        for x, t, x_next in self.transitions(xs, first=0 if self.policy.value_guided else 1):
+        for x, t, x_next in self.transitions(J, xs, data, cond, first=0 if self.policy.value_guided else 1):
             with torch.no_grad():
                 whole = None if returns is None else returns[t, torch.arange(len(t), device=t.device)]
                 target = self.target(J, x, t, x_next, s2, cond) if whole is None else whole
@@ -146,7 +141,9 @@ class DxMI(Rollouts):
         loss: Tensor = (sigma * (gradient - target)).square().mean() + 0 * total
         return loss
 
-    def learn_policy(self, J: CostToGo, xs: Tensor, s2: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
+    def learn_policy(
+        self, J: CostToGo, xs: Tensor, s2: Tensor, data: Tensor | None, cond: Tensor | None
+    ) -> dict[str, Tensor]:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
         losses: list[Tensor] = []
         if "sampler" not in self.networks or (self.policy.value_guided and self.game.start == "data"):
@@ -156,7 +153,7 @@ class DxMI(Rollouts):
                 loss = self.policy.start_loss(J, tuple(xs.shape[1:]))
                 self.descend("sampler", loss)
                 return {"start_loss": loss.detach()}
-            for x, t, _ in self.transitions(xs):
+            for x, t, _ in self.transitions(J, xs, data, cond):
                 step: Transition = self.networks["sampler"](x, t, J, cond)
                 loss = soft_q(J, x, t, step, step.sample(), s2[t], self.game.tau1, self.game.tau2).mean()
                 self.descend("sampler", loss)

@@ -30,6 +30,8 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
     if value_guided and run.value is None:
         raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
+    if run.game.noised:
+        check_noised(run, data, fixed)
     given = {
         "game.explore": run.game.explore != 1,
         "game.trace": run.game.trace != 0,
@@ -39,6 +41,16 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
     }
     for key in (key for key, used in given.items() if used and not value_guided):
         raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
+
+
+def check_noised(run: Run, data: bool, fixed: bool) -> None:
+    """Raise ConfigError if there are no data to be noised or no chain to do it."""
+    if fixed or not data:
+        raise ConfigError("game.noised: it is for samplers that learn from data; leave it out")
+    try:
+        cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
+    except NotImplementedError as error:
+        raise ConfigError(f"game.noised: {error}") from error
 
 
 def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:

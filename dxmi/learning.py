@@ -33,6 +33,8 @@ class Game:
         warmup: rounds at the start in which energy and value learn and the sampler stays as it is
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
+        noised: share of the states that value and policy learn at that are data with the noise of the sampler's
+            noising chain, in place of states of rollouts; it keeps modes that rollouts no longer reach
         explore: factor on the noise of a value-guided sampler's rollouts, which the value learns along (kappa, MATH 4);
             their successors are redrawn without it
         trace: lambda of TD(lambda) along a value-guided sampler's rollouts; 0 is TD(0) on redrawn successors
@@ -59,6 +61,7 @@ class Game:
     noise: float = 0.0
     warmup: int = 50
     sweep: bool = False
+    noised: float = 0.0
     explore: float = 1.0
     trace: float = 0.0
     target: float = 0.0
@@ -70,6 +73,8 @@ class Game:
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
         require(self.chains >= 1, f"game.chains: {self.chains} is not positive")
+        require(0 <= self.noised <= 1, f"game.noised: {self.noised} is no share")
+        require(self.noised == 0 or self.trace == 0, "game.noised: TD(lambda) follows whole rollouts; leave one at 0")
         require(self.explore > 0, f"game.explore: {self.explore} is not positive")
         require(0 <= self.trace <= 1, f"game.trace: {self.trace} is not between 0 and 1")
         require(0 <= self.target < 1, f"game.target: {self.target} is not in [0, 1)")

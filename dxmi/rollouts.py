@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from dxmi.api import CostToGo, GaussianSampler
+from dxmi.api import CostToGo, GaussianSampler, Transition
 from dxmi.errors import require
-from dxmi.objectives import rollout, walk
+from dxmi.objectives import random_transitions, rollout, transitions, walk
 from dxmi.players import Players
 
 
@@ -48,3 +50,21 @@ class Rollouts(Players):
         for x in walk(self.sampler, J, shape, cond=cond, start=start):
             end = x
         return end
+
+    def transitions(
+        self, J: CostToGo, xs: Tensor, data: Tensor | None, cond: Tensor | None, first: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round.
+
+        A share ``game.noised`` of their states are not the rollout's but data that the sampler's noising chain has
+        carried to step t: what the rollouts have lost, such as a mode, is then still seen from there.
+        """
+        share = 0 if data is None else round(self.game.noised * len(data))
+        for x, t, x_next in transitions(xs, first) if self.game.sweep else random_transitions(xs, first):
+            if data is not None and share:
+                alpha, sigma = (part.view(-1, *[1] * (x.ndim - 1)) for part in self.policy.marginal(t[:share]))
+                noised = alpha * data[:share] + sigma * torch.randn_like(data[:share])
+                with torch.no_grad():
+                    step: Transition = self.policy(noised, t[:share], J, None if cond is None else cond[:share])
+                x, x_next = torch.cat([noised, x[share:]]), torch.cat([step.sample(), x_next[share:]])
+            yield x, t, x_next

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -39,10 +40,7 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Figures of the autoencoder alone and of the same energy after EBM-VGS, of maps (N,h,w,D) of cells of norm 1."""
     require(given.pretrain >= 1, f"--pretrain: {given.pretrain} steps train nothing; give 1 or more")
-    config = {**read(given.config), "seed": given.seed}
-    checked = Checked(Run, config if given.steps is None else {**config, "steps": given.steps})
-    set_seed(given.seed)
-    run, cells, found = checked.build(), train.flatten(0, 2), {}
+    (run, resolved), cells, found = build(given.config, given.seed, given.steps), train.flatten(0, 2), {}
     if given.cells:
         write_cells(cells, given.cells)
     learn: dict[str, Callable[[], None]] = {
@@ -53,10 +51,18 @@ def compare(
         train_it()
         found[name] = figures(score(run.energy, test.items), test, **settings)
         if given.out:
-            save_energy(run.energy, checked.resolved["energy"], run.sampler.steps, given.out / name)
+            save_energy(run.energy, resolved["energy"], run.sampler.steps, given.out / name)
     if given.out:
         (given.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
     return found
+
+
+def build(config: Path, seed: int, steps: int | None = None) -> tuple[Run, dict[str, Any]]:
+    """The players of a config, and the config with every default."""
+    given = {**read(config), "seed": seed}
+    checked = Checked(Run, given if steps is None else {**given, "steps": steps})
+    set_seed(seed)
+    return checked.build(), checked.resolved
 
 
 def pretrain(run: Run, cells: torch.Tensor, steps: int, rate: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DIGITS, EXTRACTOR, save_teacher
+from dxmi_plugins.evaluators.anomaly import Labelled
 from torch import Generator, nn
 
 from dxmi import plugins
@@ -35,6 +36,7 @@ OPTIONS = {
     ("dxmi.energies", "pairwise_mrf"): {"theta": [[0.0, 1.0, 0.5], [1.0, 0.0, 2.0], [0.5, 2.0, 0.0]]},
     ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},
     ("dxmi.energies", "separable"): {"shape": [2], "steps": 4},
+    ("dxmi.energies", "sphere_autoencoder"): {"widths": [16, 16], "latent": 8},
     ("dxmi.energies", "tempered"): {"energy": {"name": "mlp"}, "tau": 2.0},
     ("dxmi.samplers", "annealed_langevin"): {"sigma_max": 1.0, "levels": 3, "inner": 2},
     ("dxmi.samplers", "diffusion"): {"teacher": "TEACHER", "scheduler": {"name": "ancestral", "steps": 3}},
@@ -93,6 +95,10 @@ def check(group, name, build, digits):
         check_sampler(build, EVENTS.get(name, IMAGES))
     elif group == "dxmi.schedulers":
         check_scheduler(build)
+    elif name == "anomaly":  # it compares no samples but score maps
+        labels = torch.arange(20) % 2
+        reference = Labelled(torch.zeros(20, 3), labels, masks=labels[:, None, None] * torch.eye(16))
+        check_evaluator(build, reference, lambda n: randn((n, 4, 4), torch.empty(0), Generator().manual_seed(0)))
     elif name in DENSITIES:
         energy = build_plugin(Energy, DENSITIES[name])
         reference = DensitySamples(energy, energy.sample(200, Generator().manual_seed(0)))

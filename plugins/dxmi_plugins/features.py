@@ -25,6 +25,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """mean and std of ImageNet's channels, of values in [0, 1]"""
 LEVELS = 4
 """strides 2, 4, 8 and 16"""
+LEAST = 32
+"""pixels of a side"""
 
 
 class FeatureMaps(nn.Module):
@@ -39,14 +41,15 @@ class FeatureMaps(nn.Module):
         grid: cells of a side of the map
 
     Raises:
-        ConfigError: the backbone is not there, is another network or lacks weights, or size or grid is not positive
+        ConfigError: the backbone is not there, is another network or lacks weights, or size or grid is too small
     """
 
     def __init__(self, backbone: str = "google/efficientnet-b4", size: int = 224, grid: int = 14):
         super().__init__()
-        for name, value in {"size": size, "grid": grid}.items():
-            if value < 1:
-                raise ConfigError(f"{name}: {value} is not positive")
+        if size < LEAST:
+            raise ConfigError(f"size: {size} pixels are too few for a stride of 16; give {LEAST} or more")
+        if grid < 1:
+            raise ConfigError(f"grid: {grid} is not positive")
         self.network, self.size, self.grid = load_efficientnet(backbone), size, grid
 
     def train(self, mode: bool = True) -> FeatureMaps:
@@ -58,12 +61,12 @@ class FeatureMaps(nn.Module):
         """Standardised images (B,3,H,W) -> (B,grid,grid,C), of norm 1 along the last axis.
 
         Raises:
-            ConfigError: the images are too small for stride 16
+            ConfigError: the network does not go down to a stride of 16
         """
         states = self.network(images, output_hidden_states=True).hidden_states
         last = {state.shape[-2:]: state for state in states}  # later blocks of one size replace earlier ones
         if len(last) < LEVELS:
-            raise ConfigError(f"size: images of {tuple(images.shape[-2:])} pixels are too small for a stride of 16")
+            raise ConfigError(f"backbone: it has maps of {len(last)} sizes, and strides 2, 4, 8, 16 are 4 of them")
         levels = [
             interpolate(state, (self.grid, self.grid), mode="bilinear", align_corners=True)
             for state in list(last.values())[:LEVELS]

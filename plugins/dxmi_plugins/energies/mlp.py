@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from dxmi.api import ConfigError, Energy
 
 from .activations import Activation, act
+from .fourier import features
 from .time import TimeEmbedding
 
 
@@ -17,21 +18,44 @@ class MLPEnergy(Energy):
         width: units of a hidden layer
         depth: number of hidden layers
         time: whether it uses ``t``, as a separate value network must
+        frequencies: number of random Fourier features seen beside the input; 0 for none, 32 for modes far narrower than
+            the distances between them
+        bandwidth: std of those frequencies, in radians a unit of the input: about one over the finest distance
+        prior: std of a Gaussian whose energy ``||x||^2/(2*prior^2)`` is added and is all there is before it learns, so
+            that samplers do not run away; null for none
         activation: of the hidden layers; a smooth one (silu, gelu, softplus, tanh) where samplers follow the gradient
     """
 
-    def __init__(self, width: int = 128, depth: int = 2, time: bool = False, activation: Activation = "silu"):
+    def __init__(
+        self,
+        width: int = 128,
+        depth: int = 2,
+        time: bool = False,
+        activation: Activation = "silu",
+        frequencies: int = 0,
+        bandwidth: float = 1.0,
+        prior: float | None = None,
+    ):
         super().__init__()
         if width < 1 or depth < 1:
             raise ConfigError("mlp: width and depth are at least 1")
+        if frequencies < 0 or bandwidth <= 0:
+            raise ConfigError(f"mlp: frequencies {frequencies} is negative, or bandwidth {bandwidth} not positive")
+        if prior is not None and not prior > 0:
+            raise ConfigError(f"prior: {prior} is not positive; null adds none")
+        self.prior = prior
+        self.features = features(frequencies, bandwidth)
         self.stem = nn.LazyLinear(width)
         self.time = TimeEmbedding(width) if time else None
         hidden = [layer for _ in range(depth - 1) for layer in (act(activation), nn.Linear(width, width))]
         self.body = nn.Sequential(*hidden, act(activation), nn.Linear(width, 1))
+        for p in () if prior is None else self.body[-1].parameters():
+            nn.init.zeros_(p)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) -> (B,)."""
-        h = self.stem(x.flatten(1))
+        h = self.stem(self.features(x.flatten(1)))
         if self.time is not None:
             h = h + self.time(t, x)
-        return self.body(h).squeeze(1)  # type: ignore[no-any-return]
+        f: Tensor = self.body(h).squeeze(1)
+        return f if self.prior is None else f + x.square().flatten(1).sum(1) / (2 * self.prior**2)
