@@ -314,3 +314,9 @@ def test_a_network_becomes_an_energy_with_its_parameters():
     energy = CallableEnergy(net, [3]).double()
     assert len(list(energy.parameters())) == 4 and energy.log_z is None
     assert energy(torch.randn(5, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_funnel_has_a_gradient_where_its_density_underflows():
+    energy, x = Funnel(10), torch.tensor([[-120.0, *[3.0] * 9]])
+    e, gradient = energy.with_gradient(x)
+    assert e.isfinite().all() and gradient.isfinite().all() and e > 1e30

@@ -318,7 +318,7 @@ def test_runs_that_could_not_work_are_refused(arguments, says, config, tmp_path,
 
 def test_states_of_infinite_energy_are_not_kept():
     buffer = Buffer(Replay(every=1), Funnel(2))
-    buffer.keep(torch.tensor([[0.0, 1.0], [-200.0, 1.0]]))
+    buffer.keep(torch.tensor([[0.0, 1.0], [-200.0, 1e3]]))
     assert buffer.states.tolist() == [[0.0, 1.0]]
 
 

@@ -46,7 +46,7 @@ class Funnel(Energy):
         first, z = x[:, 0], self._standardised(x)
         squares = z.square().sum(0)
         slope = first / self.scale**2 + (self.dim - 1 - squares) / 2
-        gradient = torch.cat([slope[None], z * torch.exp(-first / 2)])
+        gradient = torch.cat([slope[None], z * self._scale(first)])
         return self._energy(first, squares), gradient.T
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
@@ -57,7 +57,11 @@ class Funnel(Energy):
 
     def _standardised(self, x: Tensor) -> Tensor:
         """All but the first coordinate over their std, (D-1,B): squared only then, which overflows later."""
-        return x.T[1:] * torch.exp(-x[:, 0] / 2)
+        return x.T[1:] * self._scale(x[:, 0])
+
+    def _scale(self, first: Tensor) -> Tensor:
+        """One over their std, (B,), held where its square would overflow: chains that pass there need gradients."""
+        return torch.exp(-first.clamp(min=-0.9 * math.log(torch.finfo(first.dtype).max)) / 2)
 
     def _energy(self, first: Tensor, squares: Tensor) -> Tensor:
         return ((first / self.scale) ** 2 + squares + (self.dim - 1) * first) / 2 + self.constant
