@@ -140,4 +140,5 @@ def test_shipped_configs_are_valid():
         raw = read(path)
         kind = Pretrain if "sampler" not in raw else Chains if "chains" in raw else Run
         resolved = Checked(kind, raw).resolved
-        assert resolved["data"]["path"] if raw.get("data") else resolved["energy"]["name"]
+        data = resolved.get("data")
+        assert data["path"] or data["density"]["name"] if data else resolved["energy"]["name"]

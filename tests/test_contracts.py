@@ -45,6 +45,7 @@ OPTIONS = {
     ("dxmi.samplers", "langevin"): {"steps": 5},
     ("dxmi.samplers", "mala"): {"steps": 10, "warmup": 5},
     ("dxmi.samplers", "metropolis"): {"steps": 5},
+    ("dxmi.samplers", "policy"): {"shape": [1, 8, 8], "steps": 3, "frequencies": 4},
     ("dxmi.samplers", "rejection"): {"scale": 1.02, "log_bound": 60.1},  # Z/C of N(0, I) in 64 dimensions is .28
     ("dxmi.samplers", "smc"): {"steps": 4},
     ("dxmi.evaluators", "fidelity"): {"extractor": str(EXTRACTOR), "cache": False},

@@ -228,3 +228,17 @@ def test_weights_are_refused_where_steps_are_not_told():
     J, _ = exact(steps=2)
     with pytest.raises(ConfigError, match="Langevin does not tell its transitions"):
         weigh(Langevin(steps=2), J, 3)
+
+
+def test_clipping_knows_the_size_of_a_right_gradient():
+    """The state is noise alone where V_t = tau*||x||^2/(2*sigma_t^2): there the norm is tau*||x||/sigma_t^2."""
+    sampler = VGS(4, "ve", "linear", first=0.4, last=0.1, tau=0.5, drift="posterior", clip=1.5)
+    t = torch.arange(4)
+    sigma = sampler.marginal(t)[1]
+    x = sigma[:, None] * torch.tensor([1.0, 1.0, 1.0, 1.0]) * torch.tensor([1.0, 1.4, 1.6, 20.0])[:, None]
+
+    def noise_alone(x, t):
+        return 0.5 * x.square().sum(1) / (2 * sigma[t] ** 2)
+
+    drift = ((x - sampler(x, t, noise_alone).mean) / (sampler.s[t] ** 2 / sigma)[:, None]).norm(dim=1)
+    assert torch.allclose(drift, torch.tensor([2.0, 2.8, 3.0, 3.0]))

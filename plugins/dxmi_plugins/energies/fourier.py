@@ -12,13 +12,15 @@ class FourierFeatures(LazyModuleMixin, nn.Module):  # type: ignore[misc]
     """X (B,D) -> x, sin(Wx) and cos(Wx), (B,D+2*count), with a fixed W of N(0, bandwidth^2) (Tancik et al. 2020).
 
     Perceptrons learn what varies slowly first (their spectral bias): eight modes on a circle stay one ring to them.
-    Reads D from the first batch.
+    Reads D from the first batch, unless it is told as ``inputs``.
     """
 
-    def __init__(self, count: int, bandwidth: float):
+    def __init__(self, count: int, bandwidth: float, inputs: int | None = None):
         super().__init__()
         self.count, self.bandwidth = count, bandwidth
         self.weight = UninitializedBuffer()
+        if inputs is not None:
+            self(torch.zeros(1, inputs))
 
     def initialize_parameters(self, x: Tensor) -> None:
         """Draw W."""
@@ -33,6 +35,6 @@ class FourierFeatures(LazyModuleMixin, nn.Module):  # type: ignore[misc]
         return torch.cat([x, angles.sin(), angles.cos()], 1)
 
 
-def features(count: int, bandwidth: float) -> nn.Module:
+def features(count: int, bandwidth: float, inputs: int | None = None) -> nn.Module:
     """That many of them, or none."""
-    return FourierFeatures(count, bandwidth) if count else nn.Identity()
+    return FourierFeatures(count, bandwidth, inputs) if count else nn.Identity()

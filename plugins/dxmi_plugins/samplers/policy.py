@@ -73,7 +73,7 @@ class GaussianPolicy(GaussianSampler):
         left = torch.cat([sigma2[1:] / sigma2[:-1], torch.tensor([0.25])])  # the last step would have none
         self.log_std = nn.Parameter((s2 * left).log() / 2)
         entries = math.prod(shape)
-        self.features = features(frequencies, bandwidth)
+        self.features = features(frequencies, bandwidth, entries)
         self.stem = nn.Linear(entries + 2 * frequencies, width)
         self.time = TimeEmbedding(width)
         hidden = [layer for _ in range(depth - 1) for layer in (act(activation), nn.Linear(width, width))]

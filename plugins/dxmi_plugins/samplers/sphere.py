@@ -57,7 +57,7 @@ class SphereVGS(VGS):
             step's value (MATH 4.4), which needs no gradient of the energy
         draw: the drift in use once nothing is learned any more, in ``eval()``; best that of the learning, since no
             log-weights make up for the steps' bias here
-        clip: largest norm of a gradient before it is projected; null does not clip
+        clip: as of vgs, of a gradient before it is projected; null does not clip
 
     Raises:
         ConfigError: a variance, the temperature or the clip is not positive

@@ -42,7 +42,8 @@ class VGS(GaussianSampler):
         probes: second derivatives taken of V at a state for ``posterior``, rounded up to a power of two; null takes as
             many as there are coordinates, which is exact, and fewer mix coordinates that are that many places apart.
             One is exact for a sum over coordinates
-        clip: largest norm of a gradient; null does not clip
+        clip: largest norm of a gradient in units of ``tau*sqrt(D)/sigma_t``, its size where the state is noise alone with
+            the std sigma_t that x_t has at t; 3 lets right values pass and holds wrong ones; null does not clip
 
     Raises:
         ConfigError: a variance or a temperature is not positive, or a vp variance is not below 1
@@ -102,16 +103,17 @@ class VGS(GaussianSampler):
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
         a, s = (rows(part[t], x) for part in (self.a, self.s))
+        limit = None if self.clip is None else self.clip * self.tau * math.sqrt(x[0].numel()) / self.sigma[t]
         if self.covariance == "posterior" and not self.training:
             g, h = curvature(cost_to_go, x, t, self.probes or x[0].numel())
             shrunk = (1 - s**2 / self.tau * h).clamp(*BOUNDS)
-            return Transition(a * (x - s**2 / self.tau * clipped(g, self.clip)), a * s * shrunk.sqrt())
+            return Transition(a * (x - s**2 / self.tau * clipped(g, limit)), a * s * shrunk.sqrt())
         if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
-            m = (a * s) ** 2 / self.tau * clipped(g, self.clip)
+            m = (a * s) ** 2 / self.tau * clipped(g, limit)
         else:
             _, g = with_gradient(cost_to_go, x, t)
-            m = a * s**2 / self.tau * clipped(g, self.clip)
+            m = a * s**2 / self.tau * clipped(g, limit)
         return Transition(a * x - m, a * s)
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:

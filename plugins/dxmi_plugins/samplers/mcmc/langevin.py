@@ -68,8 +68,8 @@ class Langevin(Chain):
         return {"step_size": self.step_size, "implied_temperature": self.noise**2 / (2 * self.step_size)}
 
 
-def clipped(g: Tensor, limit: float | None) -> Tensor:
-    """Gradients (B,*S) scaled down to norms of at most ``limit``."""
+def clipped(g: Tensor, limit: float | Tensor | None) -> Tensor:
+    """Gradients (B,*S) scaled down to norms of at most ``limit``, a number or (B,)."""
     if limit is None:
         return g
     return g * rows(limit / sum_square(g).sqrt().clamp(min=limit), g)
