@@ -3,9 +3,9 @@
     python examples/benchmarks/eight_gaussians.py --out examples/benchmarks/eight_gaussians.json
 
 Each row is the median over seeds of one ``dxmi train configs/eight_gaussians_<way>.yaml`` in its own process. Of the
-run's own samples: ``inside``, the share within 3 standard deviations of a mode (exact draws: .989), and the smallest and
-largest share of a mode in units of 1/8. Of the energy: the AUROC with which it ranks exact draws below points that are
-uniform on [-4, 4]^2 (the density itself: .992).
+run's own samples: ``inside``, the share within 3 standard deviations of a mode (exact draws: .989), and the smallest
+and largest share of a mode in units of 1/8. Of the energy: the AUROC with which it ranks exact draws below points that
+are uniform on [-4, 4]^2.
 """
 
 import argparse

@@ -42,8 +42,8 @@ class VGS(GaussianSampler):
         probes: second derivatives taken of V at a state for ``posterior``, rounded up to a power of two; null takes as
             many as there are coordinates, which is exact, and fewer mix coordinates that are that many places apart.
             One is exact for a sum over coordinates
-        clip: largest norm of a gradient in units of ``tau*sqrt(D)/sigma_t``, its size where the state is noise alone with
-            the std sigma_t that x_t has at t; 3 lets right values pass and holds wrong ones; null does not clip
+        clip: largest norm of a gradient in units of ``tau*sqrt(D)/sigma_t``, its size where the state is the noise of
+            step t alone; 3 lets right values pass and holds wrong ones; null does not clip
 
     Raises:
         ConfigError: a variance or a temperature is not positive, or a vp variance is not below 1
