@@ -209,5 +209,5 @@ def score(source: str, data: Data) -> list[float]:
         with torch.no_grad():
             parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
             return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # lazy layers assert
         raise ConfigError(f"{data.path}: items {items.event_shape} do not fit the energy in {folder}") from error

@@ -39,7 +39,7 @@ def last(run: Path) -> str:
     checkpoints = saved(run)
     if not checkpoints:
         return "no checkpoint was due yet"
-    return f"{checkpoints[-1]} is kept, and --resume goes on from there"
+    return f"{checkpoints[-1]} is kept"
 
 
 def restore(accelerator: Accelerator, run: Path) -> None:

@@ -78,7 +78,7 @@ def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:
     """The rows of the table: the student and its rivals, or a chain as long as in training and a longer one."""
     run, own = session.run, session.run.sampler.steps
     if not isinstance(run.sampler, GaussianSampler):
-        times = run.long_chain
+        times = run.long_chain if run.sampler.stationary else None
         long = [] if times is None else [Contender("long chain", own * times, session.student(times))]
         return [Contender("chain", own, session.student()), *long]
     found = [Contender("student", own, session.student())]

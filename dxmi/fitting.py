@@ -20,6 +20,9 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
     if run.game.start != "noise" and not fixed and not (value_guided and run.game.start == "data"):
         also = ", or samplers that follow a value" if run.game.start == "data" else ""
         raise ConfigError(f"game.start: {run.game.start} is for chains that cannot learn{also}; leave it out")
+    if run.game.start != "noise" and fixed and not run.sampler.stationary:
+        kind = type(run.sampler).__name__
+        raise ConfigError(f"game.start: {kind} has to start from noise; take chains that keep the density, as mala")
     if run.game.start == "data" and not data:
         raise ConfigError("game.start: there are no data to start from; leave it out")
     if run.data is not None and run.game.start == "chains" and run.game.chains < run.data.batch_size:
@@ -31,7 +34,7 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
     if value_guided and run.value is None:
         raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
     if run.game.noised:
-        check_noised(run, data, fixed)
+        check_noised(run, fixed)
     given = {
         "game.explore": run.game.explore != 1,
         "game.trace": run.game.trace != 0,
@@ -43,10 +46,12 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError(f"{key}: it is for samplers that follow a value, such as vgs; leave it out")
 
 
-def check_noised(run: Run, data: bool, fixed: bool) -> None:
-    """Raise ConfigError if there are no data to be noised or no chain to do it."""
-    if fixed or not data:
+def check_noised(run: Run, fixed: bool) -> None:
+    """Raise ConfigError if there are no data to be noised, too few, or no chain to do it."""
+    if fixed or run.data is None:
         raise ConfigError("game.noised: it is for samplers that learn from data; leave it out")
+    if not round(run.game.noised * run.data.batch_size):
+        raise ConfigError(f"game.noised: {run.game.noised} of {run.data.batch_size} states is none; give more")
     try:
         cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
     except NotImplementedError as error:

@@ -132,12 +132,12 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
         loss = model.loss(network, x0)
         optimizer.zero_grad()
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(network.parameters(), run.clip)
+        norm = accelerator.clip_grad_norm_(network.parameters(), run.clip)
+        if not (loss.detach() + (0 if norm is None else norm)).isfinite():
+            raise FloatingPointError(f"the loss or its gradient is not finite in step {k}; lower lr")
         optimizer.step()
         schedule.step()
         ema.update_parameters(model.network)
-        if (k % 100 == 0 or k == run.steps - 1) and not loss.isfinite():
-            raise FloatingPointError(f"the loss is not finite in step {k}; lower lr")
     if accelerator.is_main_process:
         found = {"last loss": loss.item(), **model.save(ema.module.eval(), out, config.resolved)}
         print(", ".join(f"{name} {value:.4f}" for name, value in found.items()))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
 
 IMPLICIT = ("implicit", "hutchinson", "sliced")
+ROWS = 50_000
+"""most rows that are searched for values that come again"""
 EXACT = 256  # most entries of an event for which whole Jacobians are computed
 
 
@@ -70,7 +72,7 @@ def check_network(network: nn.Module, x: Tensor, objective: str) -> None:
     """Let it read its sizes from x (B,*S). Raises ConfigError if it does not take them or has nothing to learn."""
     try:
         x, s = differentiable(network, x)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(f"energy: it does not take {tuple(x.shape)}: {first_line(error)}") from error
     require(any(True for _ in network.parameters()), "energy: it has nothing to learn; take a network, such as mlp")
     bent = objective not in IMPLICIT or vector_jacobian(s, x, torch.randn_like(s)).any()
@@ -105,7 +107,7 @@ def score_losses(run: Pretrain, source: Source) -> Callable[[Score, Tensor], Ten
 def check_continuous(objective: str, source: Source) -> None:
     """Raise ConfigError for data without a density, on which the implicit losses fall without end.
 
-    That is a coordinate of which fewer than half the values differ, as grey levels, counts and constants.
+    That is a coordinate with values that come more than once in a hundred rows, all rows stored twice, whole numbers.
     """
     if isinstance(source, Draws):
         return
@@ -113,9 +115,10 @@ def check_continuous(objective: str, source: Source) -> None:
     if isinstance(source, Images):
         raise ConfigError(f"objective: {objective} needs data with a density, and pixels have 256 values{cure}")
     for i, values in enumerate(source[:].flatten(1).T):
-        distinct = len(values.unique())
-        if 2 * distinct < len(values) or distinct == 1:
-            found = f"coordinate {i} has {distinct} distinct values in {len(values)} rows"
+        distinct, often = values[:ROWS].unique(return_counts=True)
+        rows = min(len(values), ROWS)
+        if 10 * len(distinct) < 9 * rows or often.max() > max(1, rows // 100) or (distinct == distinct.round()).all():
+            found = f"coordinate {i} has {len(distinct)} distinct values in {rows} rows, or whole numbers alone"
             raise ConfigError(f"objective: {objective} needs data with a density, and {found}{cure}")
 
 

@@ -4,7 +4,7 @@
 
 FOLDER holds CLASS/train/good, CLASS/test/DEFECT and CLASS/ground_truth/DEFECT/NAME_mask.png. Images become 14 x 14
 cells of a frozen EfficientNet's features; cells become energies; images are ranked by their largest cell (det_max) and
-pixels by the upsampled map (loc). Features are kept in --cache, so a second run does not need the network.
+pixels by the upsampled map (loc). Features are kept in --cache, so a second run does not go through the images again.
 """
 
 from pathlib import Path

@@ -105,7 +105,7 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     for round_ in range(2000):
         for group in game.optimizers["value"].param_groups:
             group["lr"] = 2e-2 * (1 - round_ / 2000)
-        game.learn_value(J, rollout(chain, J, (2048, 1)), s2, None)
+        game.learn_value(J, rollout(chain, J, (2048, 1)), s2, None, None)
     p, c = k, 0.0
     for t in reversed(range(1, steps)):
         c = c + (p + tau2 / s2[t].item()) * std**2 / 2 - tau1 * math.log(std)
@@ -121,7 +121,7 @@ def test_policy_step_moves_the_policy_alone(accelerator):
     game = DxMI(energy, sampler, accelerator=accelerator, learning=Learning(lr=Rates(sampler=0.1)))
     J = Cost(game.energy, game.value, game.sampler.steps)
     before = [p.detach().clone() for p in energy.parameters()]
-    game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None)
+    game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None, None)
     assert all(torch.equal(a, b) for a, b in zip(before, energy.parameters(), strict=True))
     assert all(p.grad is None and p.requires_grad for p in energy.parameters())
     assert sampler.mean.item() != 0

@@ -115,7 +115,7 @@ def test_masks_of_another_size_than_the_images_are_refused():
 
 
 def test_data_without_labels_are_refused():
-    with pytest.raises(ConfigError, match="evaluators: anomaly scores images with labels, and these data have none"):
+    with pytest.raises(ConfigError, match="evaluators: anomaly is for Python"):
         Anomaly()(lambda n: torch.zeros(n), torch.utils.data.TensorDataset(torch.zeros(3)))
 
 
@@ -180,7 +180,10 @@ def test_a_saved_autoencoder_finds_its_sizes_again(tmp_path):
 
 
 def test_the_stand_in_tells_weak_scores_from_strong_ones(examples):
-    """Image AUROC by the largest cell, and cell AUROC: chance is .5 within .06, the autoencoder .93 and .94 or more."""
+    """Image AUROC by the largest cell, and cell AUROC: chance is .5 within .06, the autoencoder .93 and .94 or more.
+
+    60 of the 300 rounds of EBM-VGS that the example plays take nothing away from images, and from cells .002 at most.
+    """
     standin, loop = examples("anomaly_standin"), examples("anomaly_loop")
     train, test = standin.standin(seed=1)
     torch.testing.assert_close(torch.cat([train, test.items]).norm(dim=-1), torch.ones(360, 14, 14))
@@ -194,5 +197,9 @@ def test_the_stand_in_tells_weak_scores_from_strong_ones(examples):
     assert figures(chance) == pytest.approx({"det_max": 0.5, "loc": 0.5}, abs=0.06)
     (run, _), cells = loop.build(loop.CONFIGS / "anomaly_standin.yaml", seed=0), train.flatten(0, 2)
     loop.pretrain(run, cells, steps=400, rate=2e-3)
-    found = figures(loop.score(run.energy, test.items))
-    assert found["det_max"] > 0.93 and found["loc"] > 0.94
+    alone = figures(loop.score(run.energy, test.items))
+    assert alone["det_max"] > 0.93 and alone["loc"] > 0.94
+    run.steps = 60
+    loop.play(run, cells)
+    trained = figures(loop.score(run.energy, test.items))
+    assert trained["det_max"] >= alone["det_max"] and trained["loc"] > alone["loc"] - 0.002 and trained != alone

@@ -116,6 +116,12 @@ def test_a_policy_learns_is_saved_and_draws_again(tmp_path, monkeypatch):
     [
         (["--sampler.shape", "[3]"], "sampler.shape: [3] is not the data's, [2]"),
         (["--game.noised", "1.5"], "game.noised: 1.5 is no share"),
+        (["--game.noised", "0.01"], "game.noised: 0.01 of 16 states is none"),
+        (["--sampler.frequencies", "-3"], "frequencies: -3 is negative"),
+        (
+            ["--value", "null", "--game.noised", "0", "--sampler", "smc", "--game.start", "data"],
+            "SMC has to start from",
+        ),
         (["--sampler", "mala"], "value: a chain that cannot learn follows the energy"),
         (["--sampler", "langevin", "--value", "null"], "game.noised: it is for samplers that learn from data"),
     ],

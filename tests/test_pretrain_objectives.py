@@ -171,9 +171,12 @@ def test_what_does_not_fit_is_one_line(config, says, train):
     [
         (torch.ones(100), "coordinate 1 has 1 distinct values in 100 rows"),
         (torch.arange(100.0) // 4, "coordinate 1 has 25 distinct values in 100 rows"),
+        (torch.linspace(0, 1, 100).clamp(min=0.1), "coordinate 1 has 91 distinct values"),
+        (torch.linspace(0, 1, 50).repeat(2), "coordinate 1 has 50 distinct values"),
+        (torch.arange(100.0), "whole numbers"),
         (torch.linspace(0, 1, 100), None),
     ],
-    ids=["constant", "counts", "continuous"],
+    ids=["constant", "counts", "atom", "twice", "integers", "continuous"],
 )
 @pytest.mark.parametrize("objective", ["implicit", "hutchinson", "sliced"])
 def test_data_without_a_density_are_refused_where_the_loss_would_fall_without_end(
@@ -195,4 +198,4 @@ def test_no_score_folder(tmp_path):
 
 def test_a_loss_that_is_not_finite_writes_nothing(train):
     out, status, said = train(objective="denoising", sigma=0.5, score=SCORE, lr=1e30, steps=101)
-    assert status == 1 and "the loss is not finite in step" in said.err and not out.exists()
+    assert status == 1 and "the loss or its gradient is not finite in step" in said.err and not out.exists()

@@ -216,14 +216,14 @@ def test_an_energy_that_is_not_finite_stops_before_its_step(pcd, tmp_path, capsy
     monkeypatch.undo()
     complaint = capsys.readouterr().err.splitlines()[-1]
     assert complaint.startswith("dxmi: failed: energy: the loss is not finite in round 6; lower lr.energy")
-    assert f"{out / 'checkpoints' / 'step-000003'} is kept, and --resume goes on from there" in complaint
+    assert f"{out / 'checkpoints' / 'step-000003'} is kept" in complaint
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 5
     assert train(pcd, out, "--resume") == 0 and train(pcd, tmp_path / "whole") == 0
     assert same(weights(out), weights(tmp_path / "whole"))
 
 
 def test_energies_that_are_only_looked_at_may_be_infinite(tmp_path):
-    """A sampler that learns a known density logs null where an energy is infinite, and goes on."""
+    """A sampler that learns a known density logs the mean of the finite ones, and goes on."""
     config = {
         "energy": {"name": "callable", "function": "test_vector_data:walled", "shape": [1]},
         "sampler": {"name": "vgs", "steps": 3, "drift": "posterior"},
@@ -238,7 +238,7 @@ def test_energies_that_are_only_looked_at_may_be_infinite(tmp_path):
     path.write_text(yaml.safe_dump(config))
     assert train(path, out) == 1  # some of the samples at the end are in the wall too, and the run says so
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert len(logged) == 2 and all(line["e_sample"] is None and line["value_loss"] > 0 for line in logged)
+    assert len(logged) == 2 and all(line["e_sample"] == 0 and line["value_loss"] > 0 for line in logged)
 
 
 def walled(x):

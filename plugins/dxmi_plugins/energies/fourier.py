@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
+from dxmi.api import ConfigError
+
 
 class FourierFeatures(LazyModuleMixin, nn.Module):  # type: ignore[misc]
     """X (B,D) -> x, sin(Wx) and cos(Wx), (B,D+2*count), with a fixed W of N(0, bandwidth^2) (Tancik et al. 2020).
@@ -36,5 +38,13 @@ class FourierFeatures(LazyModuleMixin, nn.Module):  # type: ignore[misc]
 
 
 def features(count: int, bandwidth: float, inputs: int | None = None) -> nn.Module:
-    """That many of them, or none."""
+    """That many of them, or none.
+
+    Raises:
+        ConfigError: the number is negative or the bandwidth not positive
+    """
+    if count < 0:
+        raise ConfigError(f"frequencies: {count} is negative; 0 for none")
+    if not bandwidth > 0:
+        raise ConfigError(f"bandwidth: {bandwidth} is not positive")
     return FourierFeatures(count, bandwidth, inputs) if count else nn.Identity()

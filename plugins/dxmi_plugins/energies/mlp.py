@@ -39,8 +39,6 @@ class MLPEnergy(Energy):
         super().__init__()
         if width < 1 or depth < 1:
             raise ConfigError("mlp: width and depth are at least 1")
-        if frequencies < 0 or bandwidth <= 0:
-            raise ConfigError(f"mlp: frequencies {frequencies} is negative, or bandwidth {bandwidth} not positive")
         if prior is not None and not prior > 0:
             raise ConfigError(f"prior: {prior} is not positive; null adds none")
         self.prior = prior

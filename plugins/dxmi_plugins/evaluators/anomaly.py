@@ -22,7 +22,8 @@ class Labelled(Dataset[Tensor]):
         labels: (N,), 0 for good and 1 for defect; None where nobody knows
         classes: the kind of thing each shows; None for one kind
         masks: (N,H,W), 1 where a pixel is defect
-        size: (H,W) of the images that the masks belong to
+        size: (H,W) of the images that the masks belong to; null means that of the items, if these are images (N,C,H,W)
+            of 1 or 3 channels
 
     Raises:
         ConfigError: there are other numbers of them, or the masks are of another size than the images
@@ -39,6 +40,8 @@ class Labelled(Dataset[Tensor]):
         for name, given in {"labels": labels, "classes": classes, "masks": masks}.items():
             if given is not None and len(given) != len(items):
                 raise ConfigError(f"{name}: there are {len(given)} for {len(items)} images; give one for each")
+        if size is None and items.ndim == 4 and items.shape[1] in (1, 3):
+            size = (items.shape[2], items.shape[3])
         if masks is not None and size is not None and tuple(masks.shape[1:]) != size:
             raise ConfigError(f"masks: they are {tuple(masks.shape[1:])}, the images {size} (H,W); resize them alike")
         self.items, self.labels, self.classes, self.masks = items, labels, classes, masks
@@ -83,7 +86,9 @@ class Anomaly:
             FloatingPointError: a score is not finite
         """
         if not isinstance(reference, Labelled):
-            raise ConfigError("evaluators: anomaly scores images with labels, and these data have none")
+            raise ConfigError(
+                "evaluators: anomaly is for Python, with a Labelled reference; the data of a run have no labels"
+            )
         table = auroc_table(
             draw(len(reference)),
             reference.labels,

@@ -55,14 +55,16 @@ def checked(scores: Tensor, labels: Tensor | None, masks: Tensor | None) -> Tens
     """The labels; raises as ``auroc_table`` tells if scores, labels or masks cannot be ranked."""
     if labels is None:
         raise ConfigError("labels: AUROC needs one for each image, 0 for good and 1 for defect; these data have none")
-    if scores.ndim not in (1, 3):
+    if scores.ndim not in (1, 3) or not scores.numel():
         raise ConfigError(f"scores: they are {tuple(scores.shape)}; give maps (N,h,w) or one number an image (N,)")
     if not scores.isfinite().all():
         row = int((~scores.isfinite().view(len(scores), -1).all(1)).nonzero()[0])
         raise FloatingPointError(f"the scores of image {row} are not all finite numbers, so they have no order")
-    for what, given in {"labels": labels, "masks": masks}.items():
+    for what, given, ndim in (("labels", labels, 1), ("masks", masks, 3)):
         if given is None:
             continue
+        if given.ndim != ndim:
+            raise ConfigError(f"{what}: they are {tuple(given.shape)}; give {'(N,)' if ndim == 1 else '(N,H,W)'}")
         if len(given) != len(scores):
             raise ConfigError(f"{what}: there are {len(given)} for {len(scores)} images; give one for each")
         if not ((given == 0) | (given == 1)).all():

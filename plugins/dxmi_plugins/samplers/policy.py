@@ -21,7 +21,8 @@ class GaussianPolicy(GaussianSampler):
 
     Steps follow the reverse of ``x_t = x_{t+1} + s_t*eps``: with ``sigma_t^2`` the sum of the variances from t on, the
     mean is ``x + (s_t/sigma_t)^2*(f(x, t) - x)`` and the std, which learns, starts as ``s_t*sigma_{t+1}/sigma_t``, as
-    if f knew the end (MATH 2.1). The start is N(0, (sigma_0^2 + scale^2) I).
+    if f knew the end (MATH 2.1), and in the last step, where that is 0, as ``s_t/2``. The start is
+    N(0, (sigma_0^2 + scale^2) I).
 
     Args:
         shape: S of the events
@@ -56,7 +57,6 @@ class GaussianPolicy(GaussianSampler):
     ):
         super().__init__()
         given = {"steps": steps, "first": first, "last": last, "scale": scale, "width": width, "depth": depth}
-        given |= {"bandwidth": bandwidth}
         for name, value in given.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name}: {value} is not positive")
