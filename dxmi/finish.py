@@ -51,7 +51,7 @@ def save_products(session: Session) -> None:
 
 
 def save_samples(session: Session) -> None:
-    """samples.safetensors of a run on vectors and, in two dimensions, picture.png."""
+    """samples.safetensors of a run on vectors, no more than a picture shows, and in two dimensions picture.png."""
     run, out = session.run, session.out
     if session.data is None or len(session.shape) != 1:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import psutil
@@ -52,19 +53,21 @@ def check_noised(run: Run, fixed: bool) -> None:
         raise ConfigError("game.noised: it is for samplers that learn from data; leave it out")
     if not round(run.game.noised * run.data.batch_size):
         raise ConfigError(f"game.noised: {run.game.noised} of {run.data.batch_size} states is none; give more")
+    ask("game.noised", lambda: cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long)))
+
+
+def ask(key: str, capability: Callable[[], object]) -> None:
+    """Raise ConfigError if ``key`` needs what this sampler does not have."""
     try:
-        cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
+        capability()
     except NotImplementedError as error:
-        raise ConfigError(f"game.noised: {error}") from error
+        raise ConfigError(f"{key}: {error}; leave it out") from error
 
 
 def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
     """Raise ConfigError if energy, start or replay are not for a sampler that follows a value; shape is S."""
     if run.game.start == "data":
-        try:
-            cast(GaussianSampler, run.sampler).perturb(torch.zeros(1, *shape))
-        except NotImplementedError as error:
-            raise ConfigError(f"game.start: {error}, so leave it out") from error
+        ask("game.start", lambda: cast(GaussianSampler, run.sampler).perturb(torch.zeros(1, *shape)))
     if run.energy.event_shape is not None:
         run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
     if run.replay is None:
@@ -76,10 +79,7 @@ def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
         idle = {"sweep": run.game.sweep, "trace": run.game.trace, "ceiling": run.game.ceiling is not None}
         for key in (key for key, used in idle.items() if used):
             raise ConfigError(f"game.{key}: rollouts teach nothing with replay.learn: denoise; leave it out")
-    try:
-        cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long))
-    except NotImplementedError as error:
-        raise ConfigError(f"replay: {error}") from error
+    ask("replay", lambda: cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long)))
 
 
 def check_memory(run: Run, shape: tuple[int, ...], device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ class Items(Dataset[Tensor]):
 
     def __init__(self, stored: Tensor, name: str):
         self.stored, self.name = stored, name
-        self.fingerprint = hashlib.sha256(stored.numpy().tobytes()).hexdigest()
+        self.fingerprint = hashlib.sha256(stored.contiguous().numpy().data).hexdigest()
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -52,10 +53,15 @@ class Items(Dataset[Tensor]):
         require(len(self) >= world, f"data.path: {len(self)} items are too few for {world} processes")
         together = min(size, len(self) // world) * world
         per_epoch = len(self) // together
-        order = torch.Generator().manual_seed(seed * 1_000_003 + number // per_epoch)
         start = (number % per_epoch) * together
-        mine = torch.randperm(len(self), generator=order)[start : start + together][rank::world]
-        return self[mine]
+        order = permutation(len(self), seed * 1_000_003 + number // per_epoch)
+        return self[order[start : start + together][rank::world]]
+
+
+@lru_cache(maxsize=2)  # an epoch's is asked for in each of its batches
+def permutation(n: int, seed: int) -> Tensor:
+    """The numbers 0..n-1 in an order that depends on the seed alone, (n,)."""
+    return torch.randperm(n, generator=Generator().manual_seed(seed))
 
 
 class Images(Items):

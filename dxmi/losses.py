@@ -7,12 +7,16 @@ samples' density to that of the data, and not the energy of the data.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from dxmi.learning import Game
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def gcd(e_data: Tensor, e_sample: Tensor) -> Tensor:
@@ -65,10 +69,9 @@ def energy_loss(game: Game, energies: Tensor, x: Tensor, data: int) -> Tensor:
     With gradient penalties x (B+B',*S) requires its gradient.
     """
     e_data, e_sample = energies[:data], energies[data:]
-    if game.loss == "n2ce":
-        loss = n2ce(e_data, e_sample, game.magnitude or 1.0)
-    else:
-        loss = {"gcd": gcd, "nce": nce, "hinge": hinge}[game.loss](e_data, e_sample)
+    noisier = partial(n2ce, magnitude=game.magnitude or 1.0)
+    losses: dict[str, Loss] = {"gcd": gcd, "nce": nce, "n2ce": noisier, "hinge": hinge}
+    loss = losses[game.loss](e_data, e_sample)
     if game.gamma:
         loss = loss + game.gamma * squared(e_data, e_sample)
     if penalised(game):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 EPILOG = """Every key of a config can be overridden: --steps 100, --sampler.scheduler.steps 2, --energy mlp.
 'dxmi train CONFIG --help' explains every key, with the options of the plugins that CONFIG names.
 Exit status: 0 done, 2 what you gave is wrong (one line says what), 1 it failed while running."""
+
+FOLDER = "folder to write (default: runs/<name of the config>)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,41 +22,63 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    for add in (add_train, add_pretrain, add_sample, add_evaluate, add_score, add_plugins):
+        add(commands)
+    return parser
 
-    def add(name: str, about: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=about, description=about, allow_abbrev=False)
 
-    def add_configured(name: str, about: str, config: str, out: str) -> argparse.ArgumentParser:
-        """A command whose keys come from a config, so that its help has to read it first."""
-        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False, add_help=False)
-        command.set_defaults(takes_overrides=True, own_help=command.format_help)
-        command.add_argument("config", nargs="?", help=config)
-        command.add_argument("--out", type=Path, help=out)
-        command.add_argument("--print_config", action="store_true", help="print the config with every default and stop")
-        command.add_argument("-h", "--help", action="store_true", help="show every key and stop")
-        return command
+def command(commands: Any, name: str, about: str, **options: Any) -> argparse.ArgumentParser:
+    """One command."""
+    found: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, allow_abbrev=False, **options
+    )
+    return found
 
-    folder = "folder to write (default: runs/<name of the config>)"
+
+def configured(commands: Any, name: str, about: str, config: str, out: str) -> argparse.ArgumentParser:
+    """A command whose keys come from a config, so that its help has to read it first."""
+    found = command(commands, name, about, add_help=False)
+    found.set_defaults(takes_overrides=True, own_help=found.format_help)
+    found.add_argument("config", nargs="?", help=config)
+    found.add_argument("--out", type=Path, help=out)
+    found.add_argument("--print_config", action="store_true", help="print the config with every default and stop")
+    found.add_argument("-h", "--help", action="store_true", help="show every key and stop")
+    return found
+
+
+def add_train(commands: Any) -> None:
+    """``dxmi train``."""
     about = "play the game a config describes and leave a pipeline, an energy and an evaluation"
-    train = add_configured("train", about, "YAML file", folder)
+    train = configured(commands, "train", about, "YAML file", FOLDER)
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def add_pretrain(commands: Any) -> None:
+    """``dxmi pretrain``."""
     about = "train a teacher, a score model or an energy from scratch, by score matching"
-    add_configured("pretrain", about, "YAML file", folder)
-    sample = add_configured(
+    configured(commands, "pretrain", about, "YAML file", FOLDER)
+
+
+def add_sample(commands: Any) -> None:
+    """``dxmi sample``."""
+    sample = configured(
+        commands,
         "sample",
         "draw images from a run or any diffusers pipeline, or run chains on a known density",
         "run folder, pipeline folder or hub id; or a YAML file with energy and sampler",
         "PNG to write (default: grid.png), or of a run on vectors or a known density a file of samples (default: "
-        f"samples.safetensors); for a YAML file the {folder}",
+        f"samples.safetensors); for a YAML file the {FOLDER}",
     )
-    sample.add_argument(
-        "-n", type=int, help="number of images (default: 64), chains (the file's) or samples of a density (1000)"
-    )
+    number = "number of images (default: 64), chains (the file's) or samples of a density (1000)"
+    sample.add_argument("-n", type=int, help=number)
     sample.add_argument("--seed", type=int, help="of all noise (default: 0, or the file's)")
     sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's or the file's)")
-    evaluate = add(
-        "evaluate", "figures of a finished run on a known density, beside those of the density's own samples"
-    )
+
+
+def add_evaluate(commands: Any) -> None:
+    """``dxmi evaluate``."""
+    about = "figures of a finished run on a known density, beside those of the density's own samples"
+    evaluate = command(commands, "evaluate", about)
     evaluate.add_argument("run", help="run folder")
     evaluate.add_argument("-n", type=int, help="number of paths (default: the run's)")
     evaluate.add_argument("--seed", type=int, help="of all noise (default: the run's)")
@@ -63,12 +88,19 @@ def build_parser() -> argparse.ArgumentParser:
         "densities (default: all that can be had)",
     )
     evaluate.add_argument("--out", type=Path, help="JSON file to write (default: RUN/evaluation-<seed>.json)")
-    score = add("score", "energies of images or vectors under a run's energy: low means like the data")
+
+
+def add_score(commands: Any) -> None:
+    """``dxmi score``."""
+    score = command(commands, "score", "energies of images or vectors under a run's energy: low means like the data")
     score.add_argument("source", help="run folder or energy folder")
     score.add_argument("images", help="Parquet file, folder of images or hub id")
     score.add_argument("--column", default="image", help="column of images or lists of numbers (default image)")
     score.add_argument("--json", type=Path, help="file to write the list of energies to (default: print it)")
-    listing = add("plugins", "list installed plugins and what is wrong with them")
+
+
+def add_plugins(commands: Any) -> None:
+    """``dxmi plugins``."""
+    listing = command(commands, "plugins", "list installed plugins and what is wrong with them")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.add_argument("--check", action="store_true", help="import every plugin, to find all that fail")
-    return parser

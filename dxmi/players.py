@@ -135,11 +135,9 @@ class Players:
         # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
         found = loss.detach() if self.accelerator.scaler else loss.detach() + norm
         if not found.isfinite():
-            what, hint = (
-                "gradient" if loss.isfinite() else "loss",
-                f"lower lr.{player}, or set clip.{player}, in a new run",
-            )
-            raise FloatingPointError(f"{player}: the {what} is not finite in round {self.rounds + 1}; {hint}")
+            what = "gradient" if loss.isfinite() else "loss"
+            cure = f"lower lr.{player}, or set clip.{player}, in a new run"
+            raise FloatingPointError(f"{player}: the {what} is not finite in round {self.rounds + 1}; {cure}")
         self.optimizers[player].step()
         return norm.detach()
 

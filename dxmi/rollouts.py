@@ -57,7 +57,8 @@ class Rollouts(Players):
         """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round.
 
         A share ``game.noised`` of their states are not the rollout's but data that the sampler's noising chain has
-        carried to step t: what the rollouts have lost, such as a mode, is then still seen from there.
+        carried to step t: what the rollouts have lost, such as a mode, is then still seen from there (ours; MATH 3 (ii)
+        tells what happens without).
         """
         share = 0 if data is None else round(self.game.noised * len(data))
         for x, t, x_next in transitions(xs, first) if self.game.sweep else random_transitions(xs, first):

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from dxmi_plugins.energies.sphere_autoencoder import SphereAutoencoder
 from dxmi_plugins.evaluators.anomaly import Anomaly, Labelled
 from rich.progress import track
 
@@ -40,6 +42,8 @@ def compare(
 ) -> dict[str, dict[str, float]]:
     """Figures of the autoencoder alone and of the same energy after EBM-VGS, of maps (N,h,w,D) of cells of norm 1."""
     require(given.pretrain >= 1, f"--pretrain: {given.pretrain} steps train nothing; give 1 or more")
+    require(0 < given.rate < math.inf, f"--rate: {given.rate} is no learning rate; give a positive number")
+    require(0 <= given.seed < 2**32, f"--seed: {given.seed} is not between 0 and 2^32 - 1")
     (run, resolved), cells, found = build(given.config, given.seed, given.steps), train.flatten(0, 2), {}
     if given.cells:
         write_cells(cells, given.cells)
@@ -62,7 +66,9 @@ def build(config: Path, seed: int, steps: int | None = None) -> tuple[Run, dict[
     given = {**read(config), "seed": seed}
     checked = Checked(Run, given if steps is None else {**given, "steps": steps})
     set_seed(seed)
-    return checked.build(), checked.resolved
+    run, kind = checked.build(), checked.resolved["energy"]["name"]
+    require(isinstance(run.energy, SphereAutoencoder), f"energy: {kind} is no sphere_autoencoder; name one")
+    return run, checked.resolved
 
 
 def pretrain(run: Run, cells: torch.Tensor, steps: int, rate: float) -> None:
@@ -126,6 +132,6 @@ def in_one_line(main: Callable[[], None]) -> None:
     """Run ``main``; what goes wrong is told in one line, as the command line of dxmi tells it."""
     try:
         main()
-    except (ConfigError, FloatingPointError) as error:
+    except (ConfigError, FloatingPointError, OSError) as error:
         print(f"error: {error}")
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error

@@ -5,6 +5,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+import importlib.util
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,34 @@ import torch
 import yaml
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from dxmi.algorithm import DxMI
+
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "data" / "digits.parquet"
 EXTRACTOR = ROOT / "examples" / "extractors" / "digits.safetensors"
+
+
+def load_benchmark(name):
+    """A script of examples/benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "benchmarks" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@contextmanager
+def interrupted(rounds):
+    """Inside, whoever waits presses Ctrl-C after so many rounds."""
+    play = DxMI.round
+
+    def stop(self, *given):
+        if self.rounds == rounds:
+            raise KeyboardInterrupt
+        return play(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DxMI, "round", stop)
+        yield
 
 
 def tiny_unet(channels=1, size=8, **options):

@@ -1,10 +1,8 @@
 """examples/benchmarks/vgs_against_chains.py counts what a sample asks of the energy."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from conftest import load_benchmark
 from dxmi_plugins.energies.informed import InformedValue
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.vgs import VGS
@@ -12,16 +10,12 @@ from dxmi_plugins.samplers.vgs import VGS
 from dxmi.api import Cost
 from dxmi.chains import known_cost
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "benchmarks" / "vgs_against_chains.py"
 ROWS = 8
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("vgs_against_chains", SCRIPT)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_benchmark("vgs_against_chains")
 
 
 def gradients(benchmark, sampler, cost):

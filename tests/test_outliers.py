@@ -1,24 +1,17 @@
 """examples/benchmarks/outliers.py: energies of the digits as outlier scores."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIGITS
+from conftest import DIGITS, load_benchmark
 
 from dxmi.data import Data, load_images
-
-SCRIPT = Path(__file__).parents[1] / "examples" / "benchmarks" / "outliers.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("outliers", SCRIPT)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_benchmark("outliers")
 
 
 def test_no_test_image_and_no_outlier_is_trained_on(benchmark, tmp_path):
@@ -56,7 +49,7 @@ def test_the_nearest_image_is_a_distance(benchmark):
 def test_the_script_runs_from_end_to_end(benchmark, tmp_path, monkeypatch, capsys):
     out = tmp_path / "outliers.json"
     options = ["--held-out", "4", "--rounds", "2", "--teacher-steps", "2", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", [str(SCRIPT), *options])
+    monkeypatch.setattr("sys.argv", ["outliers.py", *options])
     benchmark.main()
     found = json.loads(out.read_text())
     assert found["rounds"] == found["teacher_steps"] == 2
@@ -69,7 +62,7 @@ def test_the_script_runs_from_end_to_end(benchmark, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("option", [["--held-out", "12"], ["--rounds", "0"], ["--teacher-steps", "-1"]])
 def test_wrong_options_are_named(benchmark, option, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", [str(SCRIPT), *option])
+    monkeypatch.setattr("sys.argv", ["outliers.py", *option])
     with pytest.raises(SystemExit, match="2"):
         benchmark.main()
     assert f"argument {option[0]}" in capsys.readouterr().err

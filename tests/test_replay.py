@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from conftest import interrupted
 from dxmi_plugins.energies.known.funnel import Funnel
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.energies.mlp import MLPEnergy
@@ -241,18 +242,10 @@ def config(tmp_path):
     return path
 
 
-def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(["train", str(config), "--out", str(whole)]) == 0
-    played = DxMI.round
-
-    def stop(self, *given):
-        if self.rounds == 3:
-            raise KeyboardInterrupt
-        return played(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DxMI, "round", stop)
+    with interrupted(3):
         assert main(["train", str(config), "--out", str(killed)]) == 1
     assert main(["train", str(config), "--out", str(killed), "--resume"]) == 0
     a, b = (load_file(run / "value" / "model.safetensors") for run in (whole, killed))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import EXTRACTOR, save_teacher, tiny_unet
+from conftest import EXTRACTOR, interrupted, save_teacher, tiny_unet
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
@@ -153,21 +153,12 @@ def test_equal_seeds_give_equal_metrics_and_others_do_not(config, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, {"name": "conv", "width": 4, "blocks": 2, "time": True}])
-def test_a_killed_run_resumes_bit_for_bit(value, config, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bit_for_bit(value, config, tmp_path):
     config |= {"steps": 7, "value": value, "data": {**config["data"], "flip": True}}
     config["game"] = {"warmup": 1, "time_cost": None}
     whole = run(config, tmp_path / "whole")
-    play = DxMI.round
-
-    def killed(self, *arguments):
-        if self.rounds == 5:
-            raise KeyboardInterrupt
-        return play(self, *arguments)
-
-    monkeypatch.setattr(DxMI, "round", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(5), pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "half")
-    monkeypatch.undo()
     assert [p.name for p in (tmp_path / "half" / "checkpoints").iterdir()] == ["step-000004"]
     resumed = run(config, tmp_path / "half", resume=True)
     assert same(weights(whole), weights(resumed))

@@ -7,12 +7,12 @@ import datasets
 import pytest
 import torch
 import yaml
+from conftest import interrupted
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from PIL import Image
 from safetensors.torch import load_file
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Energy
 from dxmi.artefacts import load_energy
 from dxmi.cli import main
@@ -184,19 +184,11 @@ def test_rollouts_from_data_leave_the_start_alone(pcd, tmp_path):
 
 
 @pytest.mark.parametrize("more", [[], VGS])
-def test_a_killed_run_on_draws_resumes_bit_for_bit(pcd, tmp_path, monkeypatch, more):
+def test_a_killed_run_on_draws_resumes_bit_for_bit(pcd, tmp_path, more):
     more = [*more, "--evaluators", "[]"]
     assert train(pcd, tmp_path / "whole", *more) == 0
-    play = DxMI.round
-
-    def killed(self, *arguments):
-        if self.rounds == 5:
-            raise KeyboardInterrupt
-        return play(self, *arguments)
-
-    monkeypatch.setattr(DxMI, "round", killed)
-    assert train(pcd, tmp_path / "half", *more) == 1
-    monkeypatch.undo()
+    with interrupted(5):
+        assert train(pcd, tmp_path / "half", *more) == 1
     assert train(pcd, tmp_path / "half", *more, "--resume") == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "half"))
     texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "half")]

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
+from dxmi_plugins.evaluators.auroc import auroc
 from safetensors.torch import load_file
-from sklearn.metrics import roc_auc_score
 from torch import Generator, Tensor
 
 from dxmi.api import Energy
@@ -34,13 +34,13 @@ WAYS = ["dxmi", "ebm_vgs", "cd", "pcd"]
 TARGET, STD, BOX, POINTS = GaussianMixture("eight_gaussians"), 0.1, 4.0, 20_000
 
 
-def auroc(energy: Energy) -> float:
+def ranking(energy: Energy) -> float:
     """How well an energy tells exact draws from uniform points."""
     generator = Generator().manual_seed(0)
     uniform = BOX * (2 * torch.rand(POINTS, 2, generator=generator) - 1)
     with torch.no_grad():
         scores = torch.cat([energy(TARGET.sample(POINTS, generator)), energy(uniform)])
-    return float(roc_auc_score([0] * POINTS + [1] * POINTS, scores))
+    return auroc(torch.arange(2 * POINTS) >= POINTS, scores)
 
 
 def modes(samples: Tensor) -> dict[str, float]:
@@ -62,7 +62,7 @@ def run(way: str, seed: int, folder: Path) -> dict[str, float]:
     samples = load_file(out / "samples.safetensors")["samples"]
     rows = {row["name"]: row["metrics"] for row in json.loads((out / "evaluation.json").read_text())["rows"]}
     metrics = rows.get("long chain") or rows["student"]  # what the samples are from
-    found = {**modes(samples), "auroc": auroc(load_energy(out / "energy")), "w2": metrics["w2"]}
+    found = {**modes(samples), "auroc": ranking(load_energy(out / "energy")), "w2": metrics["w2"]}
     return {"seed": seed, "samples": len(samples), **found, "cpu_seconds": round(spent)}
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = {}
     names = ["inside", "least_share", "most_share", "auroc", "w2", "cpu_seconds"]
-    print(f"exact energy: AUROC {auroc(TARGET):.4f}\n{'':<8}" + "".join(f"{name:>13}" for name in names))
+    print(f"exact energy: AUROC {ranking(TARGET):.4f}\n{'':<8}" + "".join(f"{name:>13}" for name in names))
     for way in given.ways:
         with tempfile.TemporaryDirectory() as folder:
             runs = [run(way, seed, Path(folder)) for seed in given.seeds]
