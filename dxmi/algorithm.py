@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from dxmi.api import CostToGo, GaussianSampler, Transition, with_gradient
@@ -167,16 +168,17 @@ class DxMI(Rollouts):
         return self.s2
 
     def state_dict(self) -> dict[str, Any]:
-        """What accelerate does not save by itself: running averages, kept states, number of rounds."""
-        kept = None if self.buffer is None else self.buffer.state_dict()
-        return {"s2": self.s2, "shares": self.shares, "chains": self.chains, "buffer": kept, "rounds": self.rounds}
+        """What accelerate does not save by itself: running averages, number of rounds, every process's kept states."""
+        own = {"chains": self.chains, "buffer": None if self.buffer is None else self.buffer.state_dict()}
+        kept = gather_object([own])
+        return {"s2": self.s2, "shares": self.shares, "kept": kept, "rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
+        """The inverse of ``state_dict``; among more processes than there were, some start from the same states."""
         device = self.accelerator.device
-        for name in ("s2", "shares", "chains"):
-            kept = state[name]
+        own = state["kept"][self.accelerator.process_index % len(state["kept"])]
+        for name, kept in {"s2": state["s2"], "shares": state["shares"], "chains": own["chains"]}.items():
             setattr(self, name, None if kept is None else kept.to(device))
         if self.buffer is not None:
-            self.buffer.load_state_dict(state["buffer"], device)
+            self.buffer.load_state_dict(own["buffer"], device)
         self.rounds = state["rounds"]

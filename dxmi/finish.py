@@ -17,7 +17,7 @@ from dxmi.densities import finish_density
 from dxmi.evaluate import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import runs_on_end
-from dxmi.pictures import SHOWN, save_learned
+from dxmi.pictures import save_learned
 
 if TYPE_CHECKING:
     from dxmi.train import Session
@@ -51,11 +51,11 @@ def save_products(session: Session) -> None:
 
 
 def save_samples(session: Session) -> None:
-    """samples.safetensors of a run on vectors, no more than a picture shows, and in two dimensions picture.png."""
+    """samples.safetensors of a run on vectors, ``paths`` of them, and in two dimensions picture.png."""
     run, out = session.run, session.out
     if session.data is None or len(session.shape) != 1:
         return
-    n, generator = min(run.paths, SHOWN), Generator().manual_seed(run.seed)
+    n, generator = run.paths, Generator().manual_seed(run.seed)
     samples = session.student(runs_on_end(run))(n, run.sampler.steps, generator).cpu().contiguous()
     save_file({"samples": samples}, out / "samples.safetensors")
     if session.shape == (2,):

@@ -255,26 +255,31 @@ def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path):
 
 
 def test_two_processes_learn_the_same(config, tmp_path):
-    """Each keeps states of its own; value and start get the mean of both gradients."""
+    """Each keeps states of its own, in checkpoints too; value and start get the mean of both gradients."""
     script = tmp_path / "both.py"
     script.write_text(
         "import sys, torch\n"
         "from pathlib import Path\n"
+        "from dxmi import checkpoint\n"
         "from dxmi.config import Checked, Run\n"
         "from dxmi.dialect import read\n"
         "from dxmi.train import Session\n"
         "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
         "session.start(False); session.play()\n"
         "state = [p.detach() for player in (session.run.value, session.run.sampler) for p in player.parameters()]\n"
-        "torch.save((state, session.game.buffer.states), f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
+        "kept, session.game.buffer.states = session.game.buffer.states, None\n"
+        "checkpoint.restore(session.accelerator, session.out)\n"
+        "again = session.game.buffer.states\n"
+        "torch.save((state, kept, again), f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     found = subprocess.run([*launch, script, config, tmp_path / "run"], capture_output=True, text=True, env=cpu)
     assert found.returncode == 0, found.stderr[-2000:]
-    (first, kept), (second, other) = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
+    (first, kept, again), (second, other, also) = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
     assert len(first) > 10 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert kept.shape == other.shape and not torch.equal(kept, other)
+    assert torch.equal(kept, again) and torch.equal(other, also)
 
 
 @pytest.mark.parametrize(
