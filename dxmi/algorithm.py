@@ -24,16 +24,20 @@ from dxmi.rollouts import Rollouts
 class DxMI(Rollouts):
     """The players and one round of the game; ``Players`` tells the arguments."""
 
-    def round(self, batch: Tensor | None, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    def round(self, data: Tensor | None, shape: tuple[int, ...], cond: Tensor | None = None) -> dict[str, Tensor]:
         """One round of the game.
 
-        batch: data as the dataset gives them, or None for a known density; shape: (B,*S) of the rollout.
+        data: a batch (B,*S) in the sampler's space, or None for a known density; shape: (B,*S) of the rollout there;
+        cond: conditions (B,...) of the batch, at which the rollout draws too.
         Returns scalars to log, averaged over processes.
 
         Raises:
             FloatingPointError: a loss or its gradient is not finite; that player has not moved
         """
-        data, cond = (None, None) if batch is None else self.sampler.encode(batch)
+        if data is None:
+            cond = self.sampler.conditions(shape[0])
+        elif cond is not None:
+            shape = tuple(data.shape)  # the last of few data may not fill a batch
         self.set_rates()
         J = self.cost_to_go(cond)
         xs = self.play(J, shape, data, cond)

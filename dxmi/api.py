@@ -28,6 +28,9 @@ from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
 from dxmi.references import DensitySamples as DensitySamples
 
+About = Tensor | list[str] | None
+"""What the data say of each of B items: labels (B,) long, B captions, or nothing."""
+
 Draw = Callable[[int, int, Generator], Tensor]
 """``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator."""
 
@@ -70,6 +73,8 @@ class Sampler(nn.Module, ABC):
     """whether ``save_pretrained`` writes a diffusers pipeline"""
     sigmas: Tensor | None = None
     """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
+    classes: int | None = None
+    """labels that ``encode`` knows are 0..classes-1; None where it takes no labels"""
 
     @abstractmethod
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
@@ -86,14 +91,30 @@ class Sampler(nn.Module, ABC):
     ) -> Tensor:
         """x_t (B,*S), t (B,) integer in 0..T-1 -> x_{t+1} (B,*S)."""
 
-    # The game is played in the sampler's own space; both maps are the identity unless the teacher is latent.
-    def encode(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A data batch -> (x (B,*S), cond)."""
+    # The game is played in the sampler's own space; the maps are the identity unless the teacher is latent.
+    def encode(self, batch: Tensor, about: About = None) -> tuple[Tensor, Tensor | None]:
+        """A data batch and what is told of each item -> (x (B,*S), cond (B,...)).
+
+        Raises:
+            ConfigError: the sampler needs labels or captions that are missing, or does not know a label
+        """
         return batch, None
 
     def decode(self, x: Tensor) -> Tensor:
         """X (B,*S) -> what the data look like."""
         return x
+
+    def state_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The event shape S of the states for data of event shape ``shape``."""
+        return shape
+
+    def conditions(self, n: int, generator: Generator | None = None) -> Tensor | None:
+        """Conditions (n,...) to draw n samples at; None where there are none to choose."""
+        return None
+
+    def encoder_fingerprint(self) -> str:
+        """What ``encode`` depends on beside its arguments, as a SHA-256 of its weights and settings."""
+        return "identity"
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if data of event shape ``shape`` do not fit this sampler."""
@@ -192,22 +213,45 @@ class GaussianSampler(Sampler):
         return law.sample(generator)
 
 
-class Scheduler(Protocol):
-    """T transitions between noise levels of a teacher, usable as a diffusers scheduler too."""
+class Levels(NamedTuple):
+    """The N noise levels of a teacher, the cleanest first: its network sees ``x_t = alpha*x0 + sigma*eps`` (MATH 2)."""
 
     timesteps: Tensor
-    """(T,) the teacher's timestep at each node, noisiest first; filled by ``bind``"""
+    """(N,) what the network is told of each level"""
+    alphas: Tensor
+    """(N,)"""
+    sigmas: Tensor
+    """(N,)"""
+    prediction_type: str
+    """what the network returns: epsilon, sample, v_prediction, flow_prediction, edm or score"""
+    sigma_data: float | None = None
+    """std of the data of an EDM network (Karras et al. 2022): alpha = 1/sqrt(s^2 + sigma_data^2), sigma = alpha*s"""
+    bounded: bool = True
+    """whether the data lie in [-1, 1], as pixels do and latents do not"""
+
+
+class Schedule(Protocol):
+    """T transitions between noise levels of a teacher; a diffusers scheduler too, where it goes into a pipeline."""
+
+    timesteps: Tensor
+    """(T,) the teacher's timestep at each node, noisiest first"""
     stds: Tensor
-    """(T,) standard deviation of each transition; filled by ``bind``"""
+    """(T,) standard deviation of each transition"""
+    init_noise_sigma: float
+    """standard deviation of the noise that the first transition starts from"""
 
-    def bind(self, alphas: Tensor, sigmas: Tensor, prediction_type: str) -> Self:
-        """A scheduler with nodes among the teacher's N levels (each (N,)), where ``x_t = alpha*x0 + sigma*eps``."""
-
-    def transition(self, output: Tensor, x: Tensor, t: Tensor) -> Transition:
-        """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
+    def transition(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> mean and std of x_{t+1}."""
 
     def with_stds(self, stds: list[float]) -> Self:
         """The same nodes with these T standard deviations."""
+
+
+class Scheduler(Protocol):
+    """Chooses the nodes of a schedule."""
+
+    def bind(self, levels: Levels) -> Schedule:
+        """A schedule with nodes among the teacher's levels. Raises ConfigError where the choice does not fit them."""
 
 
 class Evaluator(Protocol):

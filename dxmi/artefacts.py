@@ -19,13 +19,13 @@ from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
 from dxmi.data import Data, load_data
 from dxmi.errors import first_line
-from dxmi.items import Draws
+from dxmi.items import Items
 
 LOADING = """```python
-import {module}  # from dxmi; diffusers loads no class that was not imported
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")
+# The code to trust is scheduler/{module}.py, the few-step scheduler: read it first. dxmi need not be installed.
+pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder", trust_remote_code=True)
 images = pipeline(batch_size=16, num_inference_steps={steps}).images
 ```
 """
@@ -160,6 +160,14 @@ Settings: `{json.dumps(settings)}`
     (folder / "README.md").write_text(card)
 
 
+def is_own_code(folder: Path) -> bool:
+    """Whether a pipeline's folder brings code, and all of it is a copy of an installed module of ``dxmi.diffusers``."""
+    own = [plugins.find_file(plugin.claims[0].module) for plugin in plugins.installed("dxmi.diffusers").values()]
+    sources = {Path(spec.origin).read_bytes() for spec in own if spec is not None and spec.origin is not None}
+    brought = {file.read_bytes() for file in folder.rglob("*.py")}
+    return bool(brought) and brought <= sources
+
+
 def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:
     """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
 
@@ -177,7 +185,8 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
+        place = str(folder) if folder.exists() else source
+        pipeline = DiffusionPipeline.from_pretrained(place, trust_remote_code=is_own_code(folder))
     except (OSError, ValueError, KeyError) as error:
         why = (
             first_line(error)
@@ -202,7 +211,7 @@ def score(source: str, data: Data) -> list[float]:
     """
     folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
     (energy, steps), items = load_energy_and_steps(folder), load_data(data)
-    assert not isinstance(items, Draws)
+    assert isinstance(items, Items)
     device = Accelerator().device
     energy.to(device)
     try:

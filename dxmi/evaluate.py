@@ -29,15 +29,18 @@ class Contender(NamedTuple):
 
 
 def student(sampler: Sampler, shape: tuple[int, ...], cost: CostToGo | None = None, times: int = 1) -> Draw:
-    """A sampler as a ``Draw``; shape (S) of one event. ``cost`` may be missing where its steps do not use it.
+    """A sampler as a ``Draw`` at conditions of its choice; shape (S) of one item of the data.
 
+    cost: may be missing where the sampler's steps do not use it.
     times: how often the chain runs, each time from where it ended.
     """
+    J = cost or (lambda x, t: x.new_zeros(len(x)))
 
     def draw(n: int, steps: int, generator: Generator) -> Tensor:
         end: Tensor | None = None
+        cond = sampler.conditions(n, generator)
         for _ in range(times):
-            for x in walk(sampler, cost or (lambda x, t: x.new_zeros(len(x))), (n, *shape), generator, start=end):
+            for x in walk(sampler, J, (n, *sampler.state_shape(shape)), generator, cond, start=end):
                 last = x
             end = last
         return sampler.decode(last)

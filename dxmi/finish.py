@@ -18,6 +18,7 @@ from dxmi.evaluate import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import runs_on_end
 from dxmi.pictures import save_learned
+from dxmi.streams import Stream
 
 if TYPE_CHECKING:
     from dxmi.train import Session
@@ -60,7 +61,7 @@ def save_samples(session: Session) -> None:
     save_file({"samples": samples}, out / "samples.safetensors")
     if session.shape == (2,):
         place = session.accelerator.device
-        data = session.data.batch(0, n, run.seed)
+        data = session.data.batch(0, n, run.seed).items
         end = torch.full((1,), run.sampler.steps, device=place)
         save_learned(lambda x: run.energy(x.to(place), end.expand(len(x))), samples, data, out / "picture.png")
 
@@ -68,9 +69,10 @@ def save_samples(session: Session) -> None:
 def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
     """The content of evaluation.json; every process takes part."""
     run, data = session.run, session.data
-    reference: Dataset[Any] = data if isinstance(data, Items) else session.halves().reference
+    stored = data.reference() if isinstance(data, Items | Stream) else None
+    reference: Dataset[Any] = session.halves().reference if stored is None else stored
     rows = evaluate(contenders(session, rivals), run.evaluators, reference, run.seed, session.accelerator, session.tell)
-    told = data.stamp() if isinstance(data, Items) else {"kind": "exact draws", "size": run.paths}
+    told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
     return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, told, run.seed)}
 
 

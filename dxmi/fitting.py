@@ -11,8 +11,9 @@ import torch
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.config import Run
-from dxmi.data import Source
+from dxmi.data import Source, check_labels
 from dxmi.errors import first_line
+from dxmi.tables import about_key
 
 
 def check_players(run: Run, data: bool, value_guided: bool) -> None:
@@ -109,6 +110,23 @@ def event_shape(run: Run, data: Source | None) -> tuple[int, ...]:
     return shape
 
 
+def first_item(run: Run, shape: tuple[int, ...], data: Source | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One item and its condition in the sampler's space, (1,*S) and (1,...).
+
+    Raises:
+        ConfigError: the data tell labels or captions that the sampler does not know, or has no use for
+    """
+    if data is None or run.data is None:
+        return torch.zeros(1, *run.sampler.state_shape(shape)), run.sampler.conditions(1)
+    check_labels(data, run.data, run.sampler.classes)
+    batch = data.batch(0, 1, run.seed)
+    x, cond = run.sampler.encode(*batch)
+    if batch.about is not None and cond is None:
+        kind = type(run.sampler).__name__
+        raise ConfigError(f"data.{about_key(run.data)}: {kind} draws at no conditions; leave it out")
+    return x, cond
+
+
 def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
     """Let networks read their sizes from one item of the sampler's space, and try one step of the sampler.
 
@@ -116,7 +134,7 @@ def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
         ConfigError: a part does not take that item
     """
     steps = run.sampler.steps
-    x, cond = run.sampler.encode(torch.zeros(1, *shape) if data is None else data.batch(0, 1, run.seed))
+    x, cond = first_item(run, shape, data)
     for key, network, t in (("energy", run.energy, 0), ("value", run.value, steps - 1)):
         if network is None:
             continue

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from dxmi.energy import Energy
+from dxmi.api import About, Energy
 from dxmi.errors import ConfigError, require
+
+
+class Batch(NamedTuple):
+    """Items and what the data say of them."""
+
+    items: Tensor
+    """(B,*S)"""
+    about: About = None
+    """labels (B,) long, B captions, or nothing"""
 
 
 class Items(Dataset[Tensor]):
     """All items of a dataset in one tensor ``stored`` (N,*S), so that a batch costs an index.
 
-    Items are float (*S). ``name`` and ``fingerprint`` (SHA-256 of what is stored) say what they are.
+    Items are float (*S). ``name`` and ``fingerprint`` (SHA-256 of what is stored) say what they are, ``about`` what is
+    known of each: labels (N,) long or N captions.
     """
 
-    def __init__(self, stored: Tensor, name: str):
-        self.stored, self.name = stored, name
-        self.fingerprint = hashlib.sha256(stored.contiguous().numpy().data).hexdigest()
+    def __init__(self, stored: Tensor, name: str, about: About = None):
+        self.stored, self.name, self.about = stored, name, about
+        self.fingerprint = hashlib.sha256(stored.contiguous().view(torch.uint8).numpy().data).hexdigest()
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -36,26 +46,46 @@ class Items(Dataset[Tensor]):
         """S"""
         return tuple(self.stored.shape[1:])
 
-    def every_other(self, first: int) -> Self:
+    def every_other(self, first: int) -> Items:
         """Rows ``first``, ``first + 2``, … alone."""
-        return type(self)(self.stored[first::2], self.name)
+        return type(self)(self.stored[first::2], self.name, None if self.about is None else self.about[first::2])
+
+    def reference(self) -> Items:
+        """What evaluators compare samples with: all of them."""
+        return self
+
+    @property
+    def classes(self) -> int | None:
+        """One more than the largest label; None without labels."""
+        return int(self.about.max()) + 1 if isinstance(self.about, Tensor) else None
 
     def stamp(self) -> dict[str, Any]:
         """What they are, as JSON types."""
         return {"name": self.name, "sha256": self.fingerprint, "size": len(self)}
 
-    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
-        """Batch ``number`` (0, 1, …) of process ``rank``: float (size,*S).
+    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
+        """Batch ``number`` (0, 1, …) of process ``rank``: float (size,*S) and what is known of them.
 
         A function of its arguments alone, so a resumed run needs no data state: epoch e is the permutation drawn with
         (seed, e), and an epoch's tail that fills no batch is left out.
         """
+        rows = self.rows(number, size, seed, rank, world)
+        return Batch(self[rows], self.known(rows))
+
+    def rows(self, number: int, size: int, seed: int, rank: int, world: int) -> Tensor:
+        """Which items are in that batch, (size,)."""
         require(len(self) >= world, f"data.path: {len(self)} items are too few for {world} processes")
         together = min(size, len(self) // world) * world
         per_epoch = len(self) // together
         start = (number % per_epoch) * together
         order = permutation(len(self), seed * 1_000_003 + number // per_epoch)
-        return self[order[start : start + together][rank::world]]
+        return order[start : start + together][rank::world]
+
+    def known(self, rows: Tensor) -> About:
+        """What is known of some items: labels (len(rows),) or captions."""
+        if isinstance(self.about, list):
+            return [self.about[i] for i in rows.tolist()]
+        return None if self.about is None else self.about[rows]
 
 
 @lru_cache(maxsize=2)  # an epoch's is asked for in each of its batches
@@ -76,7 +106,55 @@ class Images(Items):
         return self.stored
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self.stored[index].float() / 127.5 - 1
+        return scaled(self.stored[index])
+
+
+class Crops(Images):
+    """Images whose batches show another random square of each every time; items by themselves are the centres.
+
+    Args:
+        whole: uint8 (C,H,W) each, of any sizes not below ``size``
+        size: sides of the squares
+        name: what they are
+        about: what is known of each
+    """
+
+    def __init__(self, whole: list[Tensor], size: int, name: str, about: About = None):
+        super().__init__(torch.stack([centre(image, size) for image in whole]), name, about)
+        self.whole, self.size = whole, size
+
+    def every_other(self, first: int) -> Items:
+        """The centres of every other image."""
+        return Images(self.stored, self.name, self.about).every_other(first)
+
+    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
+        """As of all items; the squares too are a function of the arguments alone."""
+        rows, draws = self.rows(number, size, seed, rank, world), generator(seed, number, rank)
+        crops = [random_crop(self.whole[i], self.size, draws) for i in rows.tolist()]
+        return Batch(scaled(torch.stack(crops)), self.known(rows))
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Uint8 0..255 -> float in [-1, 1], of the same shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def centre(image: Tensor, size: int) -> Tensor:
+    """(C,H,W) -> its central (C,size,size)."""
+    top, left = ((side - size) // 2 for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
+
+
+def random_crop(image: Tensor, size: int, draws: Generator) -> Tensor:
+    """(C,H,W) -> (C,size,size) from anywhere in it, each place as likely."""
+    top, left = (int(torch.randint(side - size + 1, (), generator=draws)) for side in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
+
+
+def generator(*key: int) -> Generator:
+    """Noise that depends on these numbers alone."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return Generator().manual_seed(int(state[0]))
 
 
 class Vectors(Items):
@@ -97,8 +175,7 @@ class Draws:
         except NotImplementedError as error:
             raise ConfigError(f"data.density: {error}; take one that has, such as gaussian_mixture") from error
 
-    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Tensor:
+    def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch ``number`` (0, 1, …) of process ``rank``: (size,*S), a function of seed, number and rank alone."""
-        state = np.random.SeedSequence([seed, number, rank]).generate_state(1, np.uint64)
         with torch.no_grad():
-            return self.energy.sample(size, Generator().manual_seed(int(state[0])))
+            return Batch(self.energy.sample(size, generator(seed, number, rank)))

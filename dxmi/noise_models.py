@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from dxmi import plugins, score_matching
 from dxmi.data import Source
 from dxmi.errors import ConfigError, require
-from dxmi.items import Images
+from dxmi.items import Batch, Images
 from dxmi.score_models import Model, build, cleanest, free_network, save_free, some
 from dxmi.scores import convert
+from dxmi.streams import Stream
 
 if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
@@ -24,56 +25,72 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 def ddpm_model(run: Pretrain, source: Source) -> Model:
     """A UNet that denoises at the levels of a ``DDPMScheduler``."""
-    from diffusers import DDPMPipeline, DDPMScheduler
+    from diffusers import DDPMScheduler
 
     scheduler = build(DDPMScheduler, "noise", run.noise)
     kind = scheduler.config.prediction_type
     require(kind in PREDICTION_TYPES, f"noise.prediction_type: '{kind}' is none of {', '.join(PREDICTION_TYPES)}")
 
-    def loss(network: nn.Module, x0: Tensor) -> Tensor:
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        x0 = batch.items
         noise, t = torch.randn_like(x0), torch.randint(len(scheduler), (len(x0),), device=x0.device)
-        return ddpm_loss(network, scheduler, x0, noise, t)
+        return ddpm_loss(network, scheduler, x0, noise, t, *told(batch))
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
-        DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
+        save_unet(network, scheduler, out)
         return {}
 
     return Model(build_unet(run, source), loss, save)
 
 
-def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t (B,) -> scalar, by prediction type."""
+def told(batch: Batch) -> tuple[Tensor, ...]:
+    """What a network takes after x and t: the labels (B,), or nothing."""
+    return (batch.about,) if isinstance(batch.about, Tensor) else ()
+
+
+def save_unet(network: nn.Module, scheduler: Any, out: Path) -> None:
+    """The pipeline of diffusers that draws from a UNet: with labels the one that passes them, else ``DDPMPipeline``."""
+    from diffusers import ConsistencyModelPipeline, DDPMPipeline
+
+    labelled = cast(Any, network).config.num_class_embeds is not None
+    (ConsistencyModelPipeline if labelled else DDPMPipeline)(unet=network, scheduler=scheduler).save_pretrained(out)
+
+
+def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t and labels (B,) -> scalar, by prediction type."""
     kind = scheduler.config.prediction_type
     target = noise if kind == "epsilon" else x0 if kind == "sample" else scheduler.get_velocity(x0, noise, t)
-    return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, target)
+    return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t, *labels).sample, target)
 
 
 def build_unet(run: Pretrain, source: Source) -> nn.Module:
-    """A ``UNet2DModel`` for the images."""
+    """A ``UNet2DModel`` for the images, and for their classes if ``data.label`` tells them."""
     from diffusers import UNet2DModel
 
-    if not isinstance(source, Images):
+    if not isinstance(source, Images | Stream):
         raise ConfigError(f"objective: {run.objective} trains a UNet on images, and these are {source.event_shape}")
     channels, *size = source.event_shape
-    require("num_class_embeds" not in run.unet, "unet.num_class_embeds: teachers are unconditional; leave it out")
-    fixed = {"in_channels": channels, "out_channels": channels, "sample_size": size[0] if size[0] == size[1] else size}
-    return cast(nn.Module, build(UNet2DModel, "unet", {**run.unet, **fixed}))
+    require("num_class_embeds" not in run.unet, "unet.num_class_embeds: it is read from data.label; leave it out")
+    sample_size = size[0] if size[0] == size[1] else size
+    fixed = {"in_channels": channels, "out_channels": channels, "num_class_embeds": source.classes}
+    if run.data.label is not None and source.classes is None:
+        raise ConfigError("data.label: this stream does not tell how many classes there are; leave out data.streaming")
+    return cast(nn.Module, build(UNet2DModel, "unet", {**run.unet, **fixed, "sample_size": sample_size}))
 
 
 def multi_noise_model(run: Pretrain, source: Source) -> Model:
     """A score for every noise level of the annealed-Langevin scheduler: a UNet of images, or a ``ScoreNetwork``."""
-    from diffusers import DDPMPipeline
-
     scheduler = noise_levels(run, source)
     kind, sigmas = scheduler.config.prediction_type, scheduler.sigmas.float()
     free = run.score is not None
     network = free_network(run, source, sigmas.tolist()) if free else build_unet(run, source)
 
-    def loss(network: nn.Module, x0: Tensor) -> Tensor:
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        x0 = batch.items
         t = torch.randint(len(sigmas), (len(x0),), device=x0.device)
 
         def score(x: Tensor, sigma: Tensor) -> Tensor:
-            output = network(x, t)
+            output = network(x, t, *told(batch))
             return convert(output if free else output.sample, kind, "score", x, 1.0, sigma)
 
         losses = score_matching.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t])
@@ -81,7 +98,7 @@ def multi_noise_model(run: Pretrain, source: Source) -> Model:
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
         if not free:
-            DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
+            save_unet(network, scheduler, out)
             return {}
         scheduler.save_pretrained(out / "scheduler")
         return save_free(network, out, cleanest(run, source, float(sigmas[0])))

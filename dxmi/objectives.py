@@ -99,8 +99,10 @@ def walk(
 ) -> Iterator[Tensor]:
     """x_0, ..., x_T of B chains, one state (B,*S) after the other and without gradients; ``start`` is x_0 if given.
 
+    Without ``cond`` the sampler chooses the conditions, where it has some.
     ``explore`` scales the noise of a Gaussian sampler's start and steps (MATH 4, exploration).
     """
+    cond = sampler.conditions(shape[0], generator) if cond is None else cond
     x = sampler.initial(shape, generator) if start is None else start
     if explore != 1 and start is None and isinstance(sampler, GaussianSampler):
         with suppress(NotImplementedError):  # a start of another kind, as uniform on a sphere, stays as it is

@@ -34,7 +34,8 @@ class Pretrain:
             data as they are, which must have a density; explicit the known one of ``data.density``
         seed: of weights, noise and batches
         steps: optimiser steps
-        unet: options of diffusers' UNet2DModel; channels and size are read from the images
+        unet: options of diffusers' UNet2DModel; channels and size are read from the images, the number of classes from
+            ``data.label``, with which it learns to draw each class
         energy: plugin, a network whose negative gradient is the score
         score: options of a free score network (width, depth): a multilayer perceptron, no gradient of anything
         noise: with ddpm options of diffusers' DDPMScheduler (num_train_timesteps, beta_schedule, prediction_type, ...),
@@ -95,14 +96,17 @@ class Pretrain:
             levels or (self.energy is None) != (self.score is None),
             f"objective: {kind} trains either an energy or a score; give one of them",
         )
-        require(not self.unet or (levels and self.score is None), "unet: no UNet is trained here; leave it out")
+        unet = levels and self.score is None
+        require(not self.unet or unet, "unet: no UNet is trained here; leave it out")
+        require(self.data.label is None or unet, "data.label: only UNets learn classes here; leave it out")
+        self.data.refuse("caption", "cache", what="nothing here reads texts or encodes")
 
 
 def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     """Train and save the averaged network in ``out``, which must not hold one yet.
 
-    A UNet becomes a ``DDPMPipeline``, an energy a folder that ``load_energy`` reads, a score network one for
-    ``load_score``.
+    A UNet becomes a ``DDPMPipeline``, with classes a ``ConsistencyModelPipeline``, which passes them to the network;
+    an energy a folder that ``load_energy`` reads, a score network one for ``load_score``.
 
     Raises:
         ConfigError: what the config asks for cannot be built
@@ -128,8 +132,7 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     set_seed(run.seed, device_specific=True)
     steps = range(run.steps)
     for k in track(steps, "pretraining", disable=not accelerator.is_main_process):
-        x0 = draw_batch(source, run.data, k, run.seed, accelerator)
-        loss = model.loss(network, x0)
+        loss = model.loss(network, draw_batch(source, run.data, k, run.seed, accelerator))
         optimizer.zero_grad()
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(network.parameters(), run.clip)

@@ -15,9 +15,10 @@ from dxmi import score_matching
 from dxmi.artefacts import save_energy
 from dxmi.data import Source
 from dxmi.errors import ConfigError, first_line, require
-from dxmi.items import Draws, Images
+from dxmi.items import Batch, Draws, Images
 from dxmi.score_network import EnergyScore, ScoreNetwork, save_score
 from dxmi.scores import Score, asymmetry, differentiable, vector_jacobian
+from dxmi.streams import Stream
 
 if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
@@ -32,8 +33,8 @@ class Model(NamedTuple):
     """A network to train."""
 
     network: nn.Module
-    loss: Callable[[nn.Module, Tensor], Tensor]
-    """the network, as it is or distributed, and clean events x (B,*S) -> a scalar per entry of an event"""
+    loss: Callable[[nn.Module, Batch], Tensor]
+    """the network, as it is or distributed, and clean events (B,*S) -> a scalar per entry of an event"""
     save: Callable[[nn.Module, Path, dict[str, Any]], dict[str, float]]
     """writes the averaged network into a folder, told the resolved config, and gives the figures that go with it"""
 
@@ -56,8 +57,8 @@ def score_model(run: Pretrain, source: Source) -> Model:
     losses = score_losses(run, source)
     check_network(network, some(run, source, 8), run.objective)
 
-    def loss(network: nn.Module, x: Tensor) -> Tensor:
-        return losses(network, x).mean() / x[0].numel()
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        return losses(network, batch.items).mean() / batch.items[0].numel()
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
         if isinstance(network, EnergyScore):
@@ -112,7 +113,7 @@ def check_continuous(objective: str, source: Source) -> None:
     if isinstance(source, Draws):
         return
     cure = "; take objective: denoising or multi_noise, which add noise"
-    if isinstance(source, Images):
+    if isinstance(source, Images | Stream):
         raise ConfigError(f"objective: {objective} needs data with a density, and pixels have 256 values{cure}")
     for i, values in enumerate(source[:].flatten(1).T):
         distinct, often = values[:ROWS].unique(return_counts=True)
@@ -149,4 +150,4 @@ def cleanest(run: Pretrain, source: Source, sigma: float) -> Tensor:
 
 def some(run: Pretrain, source: Source, most: int = 5000) -> Tensor:
     """Events of the data, (N,*S) on the CPU: a batch of ``most``, or of all there are."""
-    return source.batch(0, most, run.seed)
+    return source.batch(0, most, run.seed).items

@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
-from dxmi.api import Cost, Energy, Evaluator, GaussianSampler, Sampler, Scheduler, Transition, randn
+from dxmi.api import Cost, Energy, Evaluator, GaussianSampler, Levels, Sampler, Scheduler, Transition, randn
 from dxmi.objectives import rollout, transitions
 
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
@@ -87,7 +87,8 @@ def check_scheduler(build: Callable[[], Scheduler]) -> None:
     """Transitions at the timesteps it chooses from a variance-preserving teacher's 1000 levels, of linear betas."""
     abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
     for x in _noises((1, 8, 8)):
-        bound: Any = build().bind(abar.sqrt(), (1 - abar).sqrt(), "epsilon")  # the Protocol does not name timesteps
+        levels = Levels(torch.arange(1000), abar.sqrt(), (1 - abar).sqrt(), "epsilon")
+        bound: Any = build().bind(levels)
         _require(len(bound.timesteps) > 0, "it has no timesteps once it is bound")
         means, stds = _scheduled(bound, x)
         wanted = stds * 0.5 + 0.1
@@ -236,5 +237,6 @@ def _moments(law: Transition, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
 def _scheduled(scheduler: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     times = [torch.full((len(x),), k, device=x.device) for k in range(len(scheduler.timesteps))]
-    means, stds = zip(*(_moments(scheduler.transition(x.flip(0), x, t), x, int(t[0])) for t in times), strict=True)
+    laws = ((Transition(*scheduler.transition(x.flip(0), x, t)), int(t[0])) for t in times)
+    means, stds = zip(*(_moments(law, x, k) for law, k in laws), strict=True)
     return torch.stack(means), torch.stack(stds)

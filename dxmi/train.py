@@ -29,6 +29,8 @@ from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
 from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise
 from dxmi.items import Draws, Items
+from dxmi.latents import Encoded, cached
+from dxmi.streams import Stream
 
 console = Console(stderr=True)
 
@@ -79,14 +81,17 @@ class Session:
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
+        self.encoded: Encoded | None = None
+        if isinstance(self.data, Items) and run.data is not None and run.data.cache is not None:
+            self.encoded = cached(self.data, run.sampler, Path(run.data.cache), self.accelerator, self.tell)
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""
         run = self.run
         if not run.evaluators:
             return None
-        if isinstance(self.data, Items):
-            return data_floor(run.evaluators, self.data)
+        if isinstance(self.data, Items | Stream):
+            return data_floor(run.evaluators, self.data.reference())
         return density_floor(run.evaluators, self.halves())
 
     def halves(self) -> Halves:
@@ -146,19 +151,25 @@ class Session:
     def round(self) -> dict[str, Tensor]:
         """One round of the game; a failure tells which checkpoint there is."""
         try:
-            return self.game.round(self.batch(), self.rollout_shape())
+            data, cond = self.batch()
+            return self.game.round(data, self.rollout_shape(), cond)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} ({checkpoint.last(self.out)})") from error
 
-    def batch(self) -> Tensor | None:
-        """The data of the next round on this process's device."""
+    def batch(self) -> tuple[Tensor | None, Tensor | None]:
+        """The data of the next round in the sampler's space and their conditions, on this process's device."""
         if self.data is None or self.run.data is None:
-            return None
-        return draw_batch(self.data, self.run.data, self.game.rounds, self.run.seed, self.accelerator)
+            return None, None
+        given = self.run.data, self.game.rounds, self.run.seed, self.accelerator
+        if self.encoded is None:
+            return self.run.sampler.encode(*draw_batch(self.data, *given))
+        x, cond = draw_batch(self.encoded, *given)
+        return x, cast(Tensor | None, cond)
 
     def rollout_shape(self) -> tuple[int, ...]:
-        """(B,*S)"""
-        return (self.run.batch_size if self.run.data is None else self.run.data.batch_size, *self.shape)
+        """(B,*S), in the sampler's space."""
+        batch_size = self.run.batch_size if self.run.data is None else self.run.data.batch_size
+        return (batch_size, *self.run.sampler.state_shape(self.shape))
 
     def log(self, log: dict[str, Tensor], step: int, speed: float | None) -> str:
         """One line of metrics.jsonl, the tracker, and what the progress bar says."""

@@ -37,6 +37,7 @@ OPTIONS = {
     ("dxmi.energies", "product"): {"experts": [{"name": "banana"}, {"name": "mlp"}]},
     ("dxmi.energies", "separable"): {"shape": [2], "steps": 4},
     ("dxmi.energies", "sphere_autoencoder"): {"widths": [16, 16], "latent": 8},
+    ("dxmi.energies", "teacher_features"): {"teacher": "TEACHER"},
     ("dxmi.energies", "tempered"): {"energy": {"name": "mlp"}, "tau": 2.0},
     ("dxmi.samplers", "annealed_langevin"): {"sigma_max": 1.0, "levels": 3, "inner": 2},
     ("dxmi.samplers", "diffusion"): {"teacher": "TEACHER", "scheduler": {"name": "ancestral", "steps": 3}},
@@ -435,7 +436,7 @@ class Halving:
     def __init__(self, timesteps=(), stds=(0.5, 0.1)):
         self.timesteps, self.stds = timesteps, list(stds)
 
-    def bind(self, alphas, sigmas, prediction_type):
+    def bind(self, levels):
         return type(self)((999, 499), self.stds)
 
     def transition(self, output, x, t):
@@ -455,12 +456,12 @@ class Saved(Halving):
 
 
 class Unbound(Halving):
-    def bind(self, alphas, sigmas, prediction_type):
+    def bind(self, levels):
         return self
 
 
 class BindsNothing(Halving):
-    def bind(self, alphas, sigmas, prediction_type):
+    def bind(self, levels):
         self.timesteps = (999, 499)
 
 

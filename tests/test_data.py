@@ -133,51 +133,51 @@ def test_fingerprint_is_that_of_the_pixels(parquet):
 def test_an_epoch_visits_each_image_at_most_once():
     images = numbered(11)
     for epoch in range(3):
-        seen = [i for k in range(2) for i in indices(images.batch(2 * epoch + k, 5, seed=0))]
+        seen = [i for k in range(2) for i in indices(images.batch(2 * epoch + k, 5, seed=0).items)]
         assert len(set(seen)) == 10  # the eleventh fills no batch
 
 
 def test_epochs_differ_in_order():
     images = numbered(64)
-    assert indices(images.batch(0, 64, seed=0)) != indices(images.batch(1, 64, seed=0))
+    assert indices(images.batch(0, 64, seed=0).items) != indices(images.batch(1, 64, seed=0).items)
 
 
 def test_every_image_is_seen_in_time():
     images = numbered(11)
-    assert {i for k in range(40) for i in indices(images.batch(k, 5, seed=0))} == set(range(11))
+    assert {i for k in range(40) for i in indices(images.batch(k, 5, seed=0).items)} == set(range(11))
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_the_batch_of_one_process(number, world):
     images = numbered(30)
-    shares = [indices(images.batch(number, 4, seed=1, rank=r, world=world)) for r in range(world)]
+    shares = [indices(images.batch(number, 4, seed=1, rank=r, world=world).items) for r in range(world)]
     assert [len(share) for share in shares] == [4] * world
-    assert sorted(sum(shares, [])) == sorted(indices(images.batch(number, 4 * world, seed=1)))
+    assert sorted(sum(shares, [])) == sorted(indices(images.batch(number, 4 * world, seed=1).items))
 
 
 def test_a_batch_does_not_depend_on_what_was_asked_before():
     images = numbered(30)
-    forwards = [images.batch(k, 8, seed=2) for k in range(6)]
+    forwards = [images.batch(k, 8, seed=2).items for k in range(6)]
     torch.manual_seed(1)
-    backwards = [images.batch(k, 8, seed=2) for k in reversed(range(6))][::-1]
+    backwards = [images.batch(k, 8, seed=2).items for k in reversed(range(6))][::-1]
     assert all(torch.equal(a, b) for a, b in zip(forwards, backwards, strict=True))
 
 
 def test_seeds_differ():
     images = numbered(100)
-    assert indices(images.batch(0, 50, seed=0)) != indices(images.batch(0, 50, seed=1))
+    assert indices(images.batch(0, 50, seed=0).items) != indices(images.batch(0, 50, seed=1).items)
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them():
-    assert sorted(indices(numbered(5).batch(3, 64, seed=0))) == [0, 1, 2, 3, 4]
+    assert sorted(indices(numbered(5).batch(3, 64, seed=0).items)) == [0, 1, 2, 3, 4]
 
 
 def test_flip_mirrors_about_half():
     pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(400, 1, 1, 2)
     images, data = Images(pixels.contiguous(), "steps"), Data(path="steps", batch_size=400, flip=True)
     torch.manual_seed(0)
-    x = draw_batch(images, data, 0, 0, ONE_PROCESS).squeeze()
+    x = draw_batch(images, data, 0, 0, ONE_PROCESS).items.squeeze()
     mirrored = (x == torch.tensor([1.0, -1.0])).all(1)
     assert ((x == torch.tensor([-1.0, 1.0])).all(1) | mirrored).all()
     assert 160 < mirrored.sum() < 240  # four standard deviations
@@ -185,14 +185,14 @@ def test_flip_mirrors_about_half():
 
 def test_without_flip_images_stay_as_they_are():
     images = numbered(20)
-    drawn = draw_batch(images, Data(path="numbered", batch_size=6), 2, 3, ONE_PROCESS)
-    assert torch.equal(drawn, images.batch(2, 6, seed=3))
+    drawn = draw_batch(images, Data(path="numbered", batch_size=6), 2, 3, ONE_PROCESS).items
+    assert torch.equal(drawn, images.batch(2, 6, seed=3).items)
 
 
 def test_batches_are_those_of_the_process():
     images, data = numbered(20), Data(path="numbered", batch_size=3)
     second = SimpleNamespace(process_index=1, num_processes=2, device=torch.device("cpu"))
-    assert torch.equal(draw_batch(images, data, 1, 0, second), images.batch(1, 3, seed=0, rank=1, world=2))
+    assert torch.equal(draw_batch(images, data, 1, 0, second).items, images.batch(1, 3, seed=0, rank=1, world=2).items)
 
 
 # Bad input

@@ -5,8 +5,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler, choose_nodes
+from dxmi_plugins.schedulers.few_step import FewStepScheduler
 
-from dxmi.api import ConfigError
+from dxmi.api import ConfigError, Levels, Transition
 
 N = 1000
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -31,7 +32,12 @@ def levels(kind="vp", n=N):
 
 def bound(steps=4, kind="vp", prediction_type="epsilon", **options):
     options = {"clip_sample": False} | options
-    return AncestralScheduler(steps=steps, **options).bind(*levels(kind), prediction_type)
+    alphas, sigmas = levels(kind)
+    return AncestralScheduler(steps=steps, **options).bind(Levels(torch.arange(N), alphas, sigmas, prediction_type))
+
+
+def law_at(scheduler, output, x, *steps):
+    return Transition(*scheduler.transition(output, x, torch.tensor(steps)))
 
 
 def noise(seed, shape=SHAPE):
@@ -120,7 +126,9 @@ def test_impossible_nodes_are_refused(nodes, steps, named):
         ({"eta": -0.1}, "eta"),
         ({"eta": 1.1}, "eta"),
         ({"last_std": 0.0}, "last_std"),
-        ({"prediction_type": "flow"}, "prediction_type.*flow"),
+        ({"nodes": "karras", "rho": 0.0}, "^rho: 0.0 is not positive"),
+        ({"extra_node": True}, "^extra_node: nodes 'trailing' have none"),
+        ({"nodes": "karras", "extra_node": True, "eta": 0.0}, "^extra_node: without noise"),
     ],
 )
 def test_impossible_options_are_refused(options, named):
@@ -146,7 +154,7 @@ def test_eta_one_is_the_posterior_of_ddpm(spacing, steps, prediction_type):
     ours = bound(steps, prediction_type=prediction_type, nodes=spacing)
     x, output = noise(0), noise(1)
     for k, node in enumerate(ours.timesteps.tolist()):
-        law = ours.transition(output, x, torch.tensor([k]))
+        law = law_at(ours, output, x, k)
         step = theirs.step(output, node, x, generator=generator(2))
         _, a, s, *_ = ours.rows[k]
         torch.testing.assert_close(ours.x0hat(output, x, a, s), step.pred_original_sample, rtol=1e-10, atol=1e-10)
@@ -169,7 +177,7 @@ def test_eta_zero_is_ddim(steps, prediction_type):
     x, output = noise(0), noise(1)
     for k, node in enumerate(ours.timesteps.tolist()):
         step = theirs.step(output, node, x)
-        law = ours.transition(output, x, torch.tensor([k]))
+        law = law_at(ours, output, x, k)
         _, a, s, *_ = ours.rows[k]
         torch.testing.assert_close(law.mean, step.prev_sample, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(ours.x0hat(output, x, a, s), step.pred_original_sample, rtol=1e-10, atol=1e-10)
@@ -184,7 +192,7 @@ def test_eta_one_is_bayes_rule_for_every_noise_process(kind):
         likelihood = s_t**2 - ratio**2 * s_s**2
         variance = 1 / (1 / s_s**2 + ratio**2 / likelihood)
         mean = variance * (a_s * x0 / s_s**2 + ratio * x / likelihood)
-        law = scheduler.transition(x0, x, torch.tensor([k]))
+        law = law_at(scheduler, x0, x, k)
         torch.testing.assert_close(law.mean, mean, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(law.std.squeeze(), variance.sqrt(), rtol=1e-9, atol=1e-12)
 
@@ -196,7 +204,7 @@ def test_true_noise_keeps_the_marginal(kind, eta):
     scheduler = bound(6, kind, eta=eta)
     x0, eps = noise(0), noise(1)
     for k, (_, a_t, s_t, a_s, s_s, std) in enumerate(scheduler.rows[:-1]):
-        law = scheduler.transition(eps, a_t * x0 + s_t * eps, torch.tensor([k]))
+        law = law_at(scheduler, eps, a_t * x0 + s_t * eps, k)
         kept = (law.mean - a_s * x0) / eps
         assert 0 < std < s_s
         torch.testing.assert_close(kept**2 + std**2, (s_s**2).expand(SHAPE), rtol=1e-8, atol=1e-12)
@@ -206,7 +214,7 @@ def test_true_noise_takes_the_last_step_to_the_data():
     scheduler = bound(6)
     x0, eps = noise(0), noise(1)
     _, a_t, s_t, *_ = scheduler.rows[-1]
-    law = scheduler.transition(eps, a_t * x0 + s_t * eps, torch.tensor([5]))
+    law = law_at(scheduler, eps, a_t * x0 + s_t * eps, 5)
     torch.testing.assert_close(law.mean, x0)
 
 
@@ -214,10 +222,10 @@ def test_clipping_touches_the_last_mean_alone():
     open_, clipped = bound(3), bound(3, clip_sample=True)
     x, output = 3 * noise(0), noise(1)
     for k in range(3):
-        expected = open_.transition(output, x, torch.tensor([k])).mean
+        expected = law_at(open_, output, x, k).mean
         expected = expected.clamp(-1, 1) if k == 2 else expected
         assert expected.abs().max() > 1 or k == 2
-        torch.testing.assert_close(clipped.transition(output, x, torch.tensor([k])).mean, expected)
+        torch.testing.assert_close(law_at(clipped, output, x, k).mean, expected)
 
 
 @pytest.mark.parametrize("eta, stds", [(1.0, slice(-1, None)), (0.0, slice(None))])
@@ -228,16 +236,16 @@ def test_last_std_is_that_of_the_last_step_and_of_all_without_eta(eta, stds):
 def test_times_index_rows_chain_by_chain():
     scheduler = bound(3)
     x, output = noise(0, (3, 2)), noise(1, (3, 2))
-    together = scheduler.transition(output, x, torch.tensor([2, 0, 1]))
+    together = law_at(scheduler, output, x, 2, 0, 1)
     for b, k in enumerate([2, 0, 1]):
-        alone = scheduler.transition(output[b : b + 1], x[b : b + 1], torch.tensor([k]))
+        alone = law_at(scheduler, output[b : b + 1], x[b : b + 1], k)
         torch.testing.assert_close(together.mean[b], alone.mean[0])
         torch.testing.assert_close(together.std[b], alone.std[0])
 
 
 def test_gradients_reach_the_output():
     output = noise(1).requires_grad_()
-    bound().transition(output, noise(0), torch.tensor([1])).mean.sum().backward()
+    law_at(bound(), output, noise(0), 1).mean.sum().backward()
     assert (output.grad != 0).all()
 
 
@@ -249,8 +257,8 @@ def test_with_stds_changes_stds_only():
     after = before.with_stds([0.5, 0.25, 0.125])
     assert after.rows[:, 5].tolist() == [0.5, 0.25, 0.125]
     assert torch.equal(after.rows[:, :5], before.rows[:, :5])
-    x, output, t = noise(0), noise(1), torch.tensor([1, 0])
-    assert torch.equal(after.transition(output, x, t).mean, before.transition(output, x, t).mean)
+    x, output = noise(0), noise(1)
+    assert torch.equal(law_at(after, output, x, 1, 0).mean, law_at(before, output, x, 1, 0).mean)
     assert before.rows[0, 5] != 0.5
 
 
@@ -263,10 +271,10 @@ def test_with_stds_wants_one_for_each_step():
 def test_saved_scheduler_makes_identical_transitions(tmp_path, nodes):
     before = bound(3, prediction_type="v_prediction", nodes=nodes, eta=0.7).with_stds([1 / 3, 0.1, 1e-3])
     before.save_pretrained(tmp_path)
-    after = AncestralScheduler.from_pretrained(tmp_path)
+    after = FewStepScheduler.from_pretrained(tmp_path)
     assert torch.equal(after.rows, before.rows)
     for k in range(3):
-        ours, theirs = (s.transition(noise(1), noise(0), torch.tensor([k])) for s in (before, after))
+        ours, theirs = (law_at(s, noise(1), noise(0), k) for s in (before, after))
         assert torch.equal(ours.mean, theirs.mean) and torch.equal(ours.std, theirs.std)
 
 
@@ -288,7 +296,7 @@ def test_fewer_steps_than_were_learned_are_refused():
 def test_step_is_mean_plus_std_times_noise():
     scheduler = bound(4)
     x, output = noise(0), noise(1)
-    mean, std = scheduler.transition(output, x, torch.tensor([1]))
+    mean, std = law_at(scheduler, output, x, 1)
     step = scheduler.step(output, 749, x, generator=generator(5)).prev_sample
     torch.testing.assert_close(step, mean + std * noise(5))
     assert torch.equal(step, scheduler.step(output, torch.tensor(749), x, generator(5), return_dict=False)[0])
@@ -313,7 +321,7 @@ def test_stock_pipeline_draws_the_chain():
     source = generator()
     x = torch.randn(2, 1, 8, 8, generator=source)
     for k, node in enumerate(scheduler.timesteps):
-        x = scheduler.transition(unet(x, node).sample, x, torch.tensor([k])).sample(source)
+        x = law_at(scheduler, unet(x, node).sample, x, k).sample(source)
     torch.testing.assert_close(found, (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     assert ((found > 0) & (found < 1)).float().mean() > 0.5  # the clamp hides little
 
@@ -323,7 +331,7 @@ def test_stock_pipeline_saves_and_loads(tmp_path):
     before = DDPMPipeline(tiny_unet(), bound(2))
     before.save_pretrained(tmp_path)
     after = DDPMPipeline.from_pretrained(tmp_path)
-    assert isinstance(after.scheduler, AncestralScheduler)
+    assert isinstance(after.scheduler, FewStepScheduler)
     for pipeline in (before, after):
         pipeline.set_progress_bar_config(disable=True)
     images = [p(generator=generator(), num_inference_steps=2, output_type="pt").images for p in (before, after)]

@@ -71,7 +71,7 @@ def test_vectors_are_taken_as_they_are(parquet, kind):
     vectors = load_data(Data(path=parquet([[0, 1, 255], [3, 4, 5]], kind), column="x"))
     assert isinstance(vectors, Vectors) and vectors.event_shape == (3,)
     assert torch.equal(vectors[:], torch.tensor([[0.0, 1.0, 255.0], [3.0, 4.0, 5.0]]))
-    assert sorted(vectors.batch(0, 2, seed=0)[:, 0].tolist()) == [0, 3]
+    assert sorted(vectors.batch(0, 2, seed=0).items[:, 0].tolist()) == [0, 3]
     assert torch.equal(vectors.every_other(1)[0], vectors[1])
 
 
@@ -98,10 +98,12 @@ def test_bad_vectors_are_refused(parquet, rows, kind, options, says):
 
 def test_draws_depend_on_seed_number_and_process_alone():
     draws = Draws(GaussianMixture("eight_gaussians"))
-    first = draws.batch(3, 5, seed=1, rank=1, world=2)
+    first = draws.batch(3, 5, seed=1, rank=1, world=2).items
     torch.randn(7)
-    assert torch.equal(first, draws.batch(3, 5, seed=1, rank=1, world=2)) and draws.event_shape == (2,)
-    others = [draws.batch(*key[:2], seed=key[2], rank=key[3]) for key in ((4, 5, 1, 1), (3, 5, 2, 1), (3, 5, 1, 0))]
+    assert torch.equal(first, draws.batch(3, 5, seed=1, rank=1, world=2).items) and draws.event_shape == (2,)
+    others = [
+        draws.batch(*key[:2], seed=key[2], rank=key[3]).items for key in ((4, 5, 1, 1), (3, 5, 2, 1), (3, 5, 1, 0))
+    ]
     assert not any(torch.equal(first, other) for other in others)
 
 

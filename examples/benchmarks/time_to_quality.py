@@ -58,7 +58,7 @@ def race(of: Session, target: float, every: int, budget: float) -> dict:
     while seconds < budget:
         for _ in range(every):
             start = time.process_time()
-            of.game.round(of.batch(), of.rollout_shape())
+            of.round()
             seconds += time.process_time() - start
         found = distance(of, Contender("student", of.run.sampler.steps, student(of.average(), of.shape)))
         path.append({"rounds": of.game.rounds, "cpu_seconds": round(seconds, 1), "fd": round(found, 4)})

@@ -115,7 +115,7 @@ def training_cost(folder: Path) -> dict[str, int]:
     counted = run.replay.every if run.replay and run.replay.every else 1  # a period of the rounds' work
     with counting() as asked:
         for _ in range(counted):
-            session.game.round(session.batch(), session.rollout_shape())
+            session.round()
     return {name: filling[name] + asked[name] * run.steps // counted for name in ("values", "gradients")}
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from dxmi.api import ConfigError, Energy
 
 from .activations import Activation, act
+from .projection import projection
 from .time import TimeEmbedding
 
 
@@ -39,9 +40,23 @@ class ConvEnergy(Energy):
         time: whether it uses ``t``, as a separate value network must
         activation: of the blocks and before the pool; leaky_relu, the paper's, has the slope 0.2. A smooth one (silu,
             gelu, softplus) where samplers follow the gradient
+        classes: number of classes where the conditions are labels, whose embeddings' inner product with the pooled
+            features is added (Miyato and Koyama 2018); 0 looks at none
+        text: whether the conditions are text embeddings; they are added alike
+
+    Raises:
+        ConfigError: an option is out of its range
     """
 
-    def __init__(self, width: int = 128, blocks: int = 6, time: bool = False, activation: Activation = "leaky_relu"):
+    def __init__(
+        self,
+        width: int = 128,
+        blocks: int = 6,
+        time: bool = False,
+        activation: Activation = "leaky_relu",
+        classes: int = 0,
+        text: bool = False,
+    ):
         super().__init__()
         if width < 1 or blocks < 1:
             raise ConfigError("conv: width and blocks are at least 1")
@@ -56,13 +71,17 @@ class ConvEnergy(Energy):
         )
         self.act = act(activation)
         self.linear = nn.Linear(widths[-1], 1)
+        self.projection = projection(classes, text, widths[-1])
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """X (B,C,H,W), t (B,) -> (B,)."""
+        """X (B,C,H,W), t (B,), cond (B,) labels or (B,L,d) embeddings -> (B,)."""
         h = self.stem(x)
         if self.time is not None:
             h = h + self.time(t, x)[:, :, None, None]
         h = self.act(self.blocks(h)).sum((2, 3))
-        return self.scale * self.linear(h).squeeze(1) + self.bias  # type: ignore[no-any-return]
+        e: Tensor = self.linear(h).squeeze(1)
+        if self.projection is not None:
+            e = e + self.projection(cond, h)
+        return self.scale * e + self.bias

@@ -8,6 +8,7 @@ from dxmi.api import ConfigError, Energy
 
 from .activations import Activation, act
 from .fourier import features
+from .projection import projection
 from .time import TimeEmbedding
 
 
@@ -24,6 +25,12 @@ class MLPEnergy(Energy):
         prior: std of a Gaussian whose energy ``||x||^2/(2*prior^2)`` is added and is all there is before it learns, so
             that samplers do not run away; null for none
         activation: of the hidden layers; a smooth one (silu, gelu, softplus, tanh) where samplers follow the gradient
+        classes: number of classes where the conditions are labels, whose embeddings' inner product with the last hidden
+            layer is added (Miyato and Koyama 2018); 0 looks at none
+        text: whether the conditions are text embeddings; they are added alike
+
+    Raises:
+        ConfigError: an option is out of its range
     """
 
     def __init__(
@@ -35,6 +42,8 @@ class MLPEnergy(Energy):
         frequencies: int = 0,
         bandwidth: float = 1.0,
         prior: float | None = None,
+        classes: int = 0,
+        text: bool = False,
     ):
         super().__init__()
         if width < 1 or depth < 1:
@@ -47,13 +56,19 @@ class MLPEnergy(Energy):
         self.time = TimeEmbedding(width) if time else None
         hidden = [layer for _ in range(depth - 1) for layer in (act(activation), nn.Linear(width, width))]
         self.body = nn.Sequential(*hidden, act(activation), nn.Linear(width, 1))
+        self.projection = projection(classes, text, width)
         for p in () if prior is None else self.body[-1].parameters():
             nn.init.zeros_(p)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
-        """X (B,*S), t (B,) -> (B,)."""
+        """X (B,*S), t (B,), cond (B,) labels or (B,L,d) embeddings -> (B,)."""
         h = self.stem(self.features(x.flatten(1)))
         if self.time is not None:
             h = h + self.time(t, x)
-        f: Tensor = self.body(h).squeeze(1)
+        last = h
+        for layer in self.body:
+            last, h = h, layer(h)
+        f: Tensor = h.squeeze(1)
+        if self.projection is not None:
+            f = f + self.projection(cond, last)
         return f if self.prior is None else f + x.square().flatten(1).sum(1) / (2 * self.prior**2)

@@ -1,28 +1,131 @@
-"""One few-step ancestral scheduler for every teacher (MATH 2)."""
+"""Few ancestral steps on nodes among the noise levels of any teacher (MATH 2)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
-from diffusers.utils.torch_utils import randn_tensor
-from torch import Generator, Tensor
+from torch import Tensor
 
-from dxmi.api import ConfigError, Transition
+from dxmi.api import ConfigError, Levels, Schedule
+
+from .few_step import FewStepScheduler, std_up
+
+
+class AncestralScheduler:
+    """Chooses T nodes among a teacher's noise levels; between them go the Gaussian steps of MATH (2.1) and (2.2).
+
+    Args:
+        steps: T
+        nodes: trailing, leading, quadratic, logsnr, a list of T of the teacher's N levels, falling in 0..N-1 (the
+            timesteps of DDPM teachers), or for EDM and variance-exploding teachers karras
+        eta: 1 gives the ancestral (DDPM) means and stds, 0 the deterministic (DDIM) ones
+        last_std: std of the last step, and least std of the others, in units of the data, whose range is 2
+        clip_sample: clip the mean of the last step to [-1, 1], so that an energy sees what a picture can show; latents
+            are never clipped
+        rho: how much closer the karras nodes lie where there is little noise
+        extra_node: whether the last step ends at the teacher's least noise, with the ancestral std, not at the data;
+            for karras, as in the paper's runs of 4 steps
+
+    Raises:
+        ConfigError: an option is out of its range
+    """
+
+    def __init__(
+        self,
+        steps: int = 4,
+        nodes: str | list[int] = "trailing",
+        eta: float = 1.0,
+        last_std: float = 2e-3,
+        clip_sample: bool = True,
+        rho: float = 7.0,
+        extra_node: bool = False,
+    ):
+        if steps < 1:
+            raise ConfigError(f"steps: {steps} steps cannot make a sample; give 1 or more")
+        for key, value, fits in (("eta", eta, 0 <= eta <= 1), ("last_std", last_std, last_std > 0)):
+            if not fits:
+                raise ConfigError(f"{key}: {value} is out of range; eta lies in 0..1 and last_std is positive")
+        if rho <= 0:
+            raise ConfigError(f"rho: {rho} is not positive")
+        if extra_node and nodes != "karras":
+            raise ConfigError(f"extra_node: nodes '{nodes}' have none; set nodes: karras or leave it out")
+        if extra_node and eta == 0:
+            raise ConfigError("extra_node: without noise (eta: 0) it is of no use; leave it out")
+        self.steps, self.nodes, self.eta, self.last_std = steps, nodes, eta, last_std
+        self.clip_sample, self.rho, self.extra_node = clip_sample, rho, extra_node
+
+    def bind(self, levels: Levels) -> Schedule:
+        """The steps over a teacher's levels, with the stds of (2.1).
+
+        Raises:
+            ConfigError: there are no such nodes among the levels
+        """
+        timesteps, a_t, s_t = self._choose(levels)
+        end = torch.zeros(1, dtype=torch.float64)
+        if self.extra_node:
+            timesteps, a_t, s_t, end = timesteps[:-1], a_t[:-1], s_t[:-1], (s_t / a_t)[-1:]
+        if levels.prediction_type in ("epsilon", "score") and not a_t.all():
+            raise ConfigError(
+                f"nodes: at timestep {timesteps[0]:g} this {levels.prediction_type} teacher sees pure noise;"
+                " choose other nodes"
+            )
+        a_s, s_s = torch.cat([a_t[1:], torch.ones(1)]), torch.cat([s_t[1:], end])
+        std = self.eta * std_up(a_t, s_t, a_s, s_s)
+        least = torch.full_like(std, self.last_std)
+        if self.extra_node:
+            least[-1] = 0
+        exploding = bool((levels.alphas == 1).all())
+        return FewStepScheduler(  # type: ignore[no-any-return]
+            table=torch.stack([timesteps, a_t, s_t, a_s, s_s, std.maximum(least)], 1).tolist(),
+            prediction_type=levels.prediction_type,
+            sigma_data=levels.sigma_data or 1.0,
+            eta=self.eta,
+            clip_sample=self.clip_sample and levels.bounded,
+            init_noise_sigma=float(s_t[0]) if exploding else 1.0,
+        )
+
+    def _choose(self, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
+        """Timesteps, alphas and sigmas of the nodes, noisiest first, each (T,) or with the extra node (T+1,)."""
+        timesteps, alphas, sigmas = (part.double() for part in levels[:3])
+        if self.nodes == "karras":
+            return karras(self.steps + self.extra_node, levels, self.rho)
+        chosen = choose_nodes(self.nodes, self.steps, alphas, sigmas)
+        return timesteps[chosen], alphas[chosen], sigmas[chosen]
+
+
+def karras(count: int, levels: Levels, rho: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``count`` nodes evenly spaced in ``s^(1/rho)``, s = sigma/alpha (Karras et al. 2022, eq. 5): three of (count,).
+
+    They need not be levels: timesteps in between are linear in log s, as an EDM network's are everywhere.
+
+    Raises:
+        ConfigError: the teacher knows no noise but that of its levels, or there is one node only
+    """
+    if levels.sigma_data is None and not (levels.alphas == 1).all():
+        raise ConfigError("nodes: karras is for EDM and variance-exploding teachers; choose trailing or logsnr")
+    if count < 2:
+        raise ConfigError("steps: karras nodes go from the most noise to the least; give 2 steps or more")
+    s = levels.sigmas.double() / levels.alphas.double()
+    ramp = torch.linspace(0, 1, count, dtype=torch.float64)
+    nodes = (s[-1] ** (1 / rho) + ramp * (s[0] ** (1 / rho) - s[-1] ** (1 / rho))) ** rho
+    nodes[0], nodes[-1] = s[-1], s[0]  # to the last digit
+    above = torch.searchsorted(s, nodes).clamp(1, len(s) - 1)
+    share = (nodes / s[above - 1]).log() / (s[above] / s[above - 1]).log()
+    timesteps = torch.lerp(levels.timesteps.double()[above - 1], levels.timesteps.double()[above], share)
+    alphas = torch.ones_like(nodes) if levels.sigma_data is None else (nodes**2 + levels.sigma_data**2) ** -0.5
+    return timesteps, alphas, alphas * nodes
 
 
 def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Tensor) -> list[int]:
-    """``steps`` distinct timesteps out of a teacher's N levels (each (N,), index 0 the cleanest), noisiest first.
+    """``steps`` distinct of a teacher's N levels (each (N,), index 0 the cleanest), noisiest first.
 
     trailing, leading: evenly spaced from the noisy or the clean end, as in diffusers.
     quadratic: squares of evenly spaced roots up to 0.8 N (FastDPM, arXiv:2106.00132; SFT-PG's and DxMI's "VAR").
     logsnr: evenly spaced in log(alpha^2/sigma^2), the cleanest level left out.
 
     Raises:
-        ConfigError: the choice does not exist, or does not give that many distinct timesteps in 0..N-1
+        ConfigError: the choice does not exist, or does not give that many distinct levels in 0..N-1
     """
     n = len(alphas)
     if not 1 <= steps <= n:
@@ -42,7 +145,7 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
         wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)[:-1]
         chosen = (log_snr[None] - wanted[:, None]).abs().argmin(1).tolist()
     else:
-        raise ConfigError(f"nodes: '{nodes}' is not trailing, leading, quadratic, logsnr or a list of timesteps")
+        raise ConfigError(f"nodes: '{nodes}' is not trailing, leading, quadratic, logsnr, karras or a list of levels")
     if any(not isinstance(node, int) for node in chosen):
         raise ConfigError(f"nodes: {chosen} are not whole timesteps")
     if len(chosen) != steps or any(a <= b for a, b in zip([n, *chosen], [*chosen, -1], strict=True)):
@@ -50,128 +153,3 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
             f"nodes: {chosen} are not {steps} falling timesteps in 0..{n - 1}; choose others or fewer steps"
         )
     return chosen
-
-
-class AncestralScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """``T`` Gaussian transitions between noise levels of a teacher, MATH (2.1) and (2.2).
-
-    Unbound (no ``table``), it only holds the choice of nodes; ``bind`` fills the table from a teacher's levels.
-    A bound one runs in any diffusers pipeline that draws pixels, such as ``DDPMPipeline``.
-
-    Args:
-        steps: T
-        nodes: trailing, leading, quadratic, logsnr, or a list of T of the teacher's timesteps, falling
-        eta: 1 gives the ancestral (DDPM) means and stds, 0 the deterministic (DDIM) ones
-        last_std: std of the last step, and least std of the others, in units of the data, whose range is 2
-        clip_sample: clip the mean of the last step to [-1, 1], so that an energy sees what a picture can show
-        prediction_type: what the network returns: epsilon, sample or v_prediction; set by ``bind``
-        table: T rows [timestep, alpha_t, sigma_t, alpha_s, sigma_s, std] from noisy t to less noisy s; set by ``bind``
-    """
-
-    order = 1
-    init_noise_sigma = 1.0
-
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(
-        self,
-        steps: int = 4,
-        nodes: str | list[int] = "trailing",
-        eta: float = 1.0,
-        last_std: float = 2e-3,
-        clip_sample: bool = True,
-        prediction_type: str = "epsilon",
-        table: list[list[float]] | None = None,
-    ):
-        if steps < 1:
-            raise ConfigError(f"steps: {steps} steps cannot make a sample; give 1 or more")
-        if not 0 <= eta <= 1 or last_std <= 0:
-            raise ConfigError("eta lies in 0..1 and last_std is positive")
-        if prediction_type not in ("epsilon", "sample", "v_prediction"):
-            raise ConfigError(f"prediction_type: '{prediction_type}' is not epsilon, sample or v_prediction")
-        self.steps, self.eta, self.prediction_type = steps, eta, prediction_type
-        if table is not None and (len(table) != steps or any(len(row) != 6 for row in table)):
-            raise ConfigError(f"table: give {steps} rows of 6 numbers, or none")
-        self.rows = torch.tensor(table or [], dtype=torch.float64).reshape(-1, 6)
-        self.timesteps, self.stds = self.rows[:, 0].long(), self.rows[:, 5]
-
-    def bind(self, alphas: Tensor, sigmas: Tensor, prediction_type: str) -> Self:
-        """The same choice over a teacher's N levels (each (N,)), with the stds of (2.1). Raises ConfigError."""
-        chosen = choose_nodes(self.config.nodes, self.steps, alphas, sigmas)
-        a_t, s_t = alphas.double()[chosen], sigmas.double()[chosen]
-        if prediction_type == "epsilon" and not a_t.all():
-            raise ConfigError(
-                f"nodes: at timestep {chosen[0]} this epsilon teacher sees pure noise; choose other nodes"
-            )
-        a_s, s_s = torch.cat([a_t[1:], torch.ones(1)]), torch.cat([s_t[1:], torch.zeros(1)])
-        std = self.eta * std_up(a_t, s_t, a_s, s_s)
-        std[-1] = 0
-        std = std.clamp_min(self.config.last_std)
-        table = torch.stack([torch.tensor(chosen, dtype=torch.float64), a_t, s_t, a_s, s_s, std], 1).tolist()
-        return self._with(prediction_type=prediction_type, table=table)
-
-    def with_stds(self, stds: list[float]) -> Self:
-        """The same means with these T standard deviations."""
-        return self._with(table=[[*row[:5], std] for row, std in zip(self.rows.tolist(), stds, strict=True)])
-
-    def transition(self, output: Tensor, x: Tensor, t: Tensor) -> Transition:
-        """MATH (2.2): network output and x_t (B,*S), t (B,) or (1,) integer in 0..T-1 -> the law of x_{t+1}."""
-        if self.rows.device != x.device:
-            self.rows = self.rows.to(x.device, torch.float32 if x.device.type == "mps" else None)  # mps has no float64
-        row = self.rows[t].to(x.dtype).reshape(-1, 6, *[1] * (x.ndim - 1)).unbind(1)
-        _, a_t, s_t, a_s, s_s, std = row
-        x0 = self.x0hat(output, x, a_t, s_t)
-        eps = (x - a_t * x0) / s_t
-        direction = (s_s**2 - (self.eta * std_up(a_t, s_t, a_s, s_s)) ** 2).clamp_min(0).sqrt()
-        mean = a_s * x0 + direction * eps
-        if self.config.clip_sample:
-            mean = torch.where(s_s == 0, mean.clamp(-1, 1), mean)
-        return Transition(mean, std)
-
-    def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The clean image that the network's output stands for, by prediction type (the table of MATH 2)."""
-        if self.prediction_type == "epsilon":
-            return (x - sigma * output) / alpha
-        return output if self.prediction_type == "sample" else alpha * x - sigma * output
-
-    # What a diffusers pipeline calls.
-    def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:
-        """Pipelines ask for some number of steps; there are T, so more means all of them, and fewer is refused."""
-        if not len(self.rows):
-            raise ValueError("this scheduler has no table yet; bind it to a teacher's noise levels")
-        if num_inference_steps is not None and num_inference_steps < self.steps:
-            raise ValueError(f"num_inference_steps: these steps were learned together; give {self.steps} or more")
-        self.timesteps = self.timesteps.to(device)
-
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The network sees x_t as it is."""
-        return sample
-
-    def step(
-        self,
-        model_output: Tensor,
-        timestep: int | Tensor,
-        sample: Tensor,
-        generator: Generator | list[Generator] | None = None,
-        return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Tensor]:
-        """One transition, drawn: model output and x_t (B,*S) at a timestep of the table -> x_{t+1} (B,*S)."""
-        matches = (self.timesteps.to(sample.device) == timestep).nonzero()
-        if not len(matches):
-            raise ValueError(f"timestep {timestep} is none of {self.timesteps.tolist()}")
-        found = matches[0]
-        mean, std = self.transition(model_output, sample, found)
-        noise = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        x_next = mean + std * noise
-        return SchedulerOutput(prev_sample=x_next) if return_dict else (x_next,)
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def _with(self, **changes: Any) -> Self:
-        own = {k: v for k, v in self.config.items() if not k.startswith("_")}
-        return type(self)(**{**own, **changes})  # type: ignore[no-any-return]
-
-
-def std_up(a_t: Tensor, s_t: Tensor, a_s: Tensor, s_s: Tensor) -> Tensor:
-    """MATH (2.1), the ancestral std from level t to the less noisy s."""
-    return s_s * (1 - (a_t * s_s / (a_s * s_t)) ** 2).clamp_min(0).sqrt()

@@ -1,90 +1,159 @@
-"""A pretrained diffusers pipeline as a teacher: its network, its noise levels and the solvers people run it with."""
+"""A pretrained diffusers pipeline as a teacher: all that its own config tells of it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Self
 
-import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    UNet2DModel,
-    UniPCMultistepScheduler,
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from dxmi.api import About, ConfigError, Levels
+
+from .conditions import Conditions, conditions_of
+from .levels import levels_of
+from .networks import Call, caller
+from .spaces import Pixels, Space, space_of
+
+PIPELINES = (
+    "DDPMPipeline",
+    "DDIMPipeline",
+    "PNDMPipeline",
+    "ConsistencyModelPipeline",
+    "LDMPipeline",
+    "DiTPipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
 )
-from torch import Generator, Tensor
-
-from dxmi.api import ConfigError, Draw, randn
-
-SOLVERS = {
-    "teacher-ddim": DDIMScheduler,
-    "teacher-dpmsolver++": DPMSolverMultistepScheduler,
-    "teacher-unipc": UniPCMultistepScheduler,
-}
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+CONVERT = (
+    "if you trust it: python -c \"from diffusers import DiffusionPipeline as P; P.from_pretrained('{name}', "
+    "use_safetensors=False).save_pretrained('converted')\""
+)
 
 
-class Teacher(NamedTuple):
-    """A pixel-space pipeline with a ``UNet2DModel``: ``x_t = alphas[t]*x0 + sigmas[t]*eps``, both (N,)."""
+@dataclass(frozen=True)
+class Teacher:
+    """A pipeline and how to use it. Copies share it: what students change is their own copy of the network."""
 
-    unet: UNet2DModel
-    scheduler_config: dict[str, Any]
-    alphas: Tensor
-    sigmas: Tensor
-    prediction_type: str
+    pipeline: Any
+    network_name: str
+    """of the network among the pipeline's components: unet or transformer"""
+    levels: Levels
+    call: Call
+    space: Space
+    conditions: Conditions
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that predicts, float32, in evaluation mode."""
+        return getattr(self.pipeline, self.network_name)  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C,H,W) of the states."""
+        config: Any = self.network.config
+        size = config.sample_size
+        return (config.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    def encode(self, images: Tensor, about: About) -> tuple[Tensor, Tensor | None]:
+        """Images (B,C,H,W) in [-1, 1] and labels or captions -> x (B,*S), cond. Raises ConfigError."""
+        return self.space.encode(images), self.conditions.encode(about, images.device)
 
 
-def load_teacher(name: str) -> Teacher:
+def load_teacher(name: str, trust_remote_code: bool = False) -> Teacher:
     """The pipeline in a folder or under a hub id.
 
+    Args:
+        name: folder or hub id
+        trust_remote_code: whether Python files of the pipeline may run
+
     Raises:
-        ConfigError: it is missing, no pipeline, or of a kind that is not supported
+        ConfigError: it is missing, no pipeline, of a kind that is not supported, pickled, or brings code of its own
     """
-    pipeline = _load_pipeline(name)
-    unet: Any = getattr(pipeline, "unet", None)
-    scheduler: Any = getattr(pipeline, "scheduler", None)
-    if not isinstance(unet, UNet2DModel) or unet.config.num_class_embeds or unet.config.class_embed_type:
-        raise ConfigError(f"teacher: {name} has no unconditional UNet2DModel; DDPM, DDIM and PNDM pipelines have")
-    if unet.config.out_channels != unet.config.in_channels:
-        raise ConfigError(f"teacher: the network of {name} predicts a variance too, which is not supported")
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise ConfigError(
-            f"teacher: the {type(scheduler).__name__} of {name} has no alphas_cumprod; use a DDPMScheduler"
-        )
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        raise ConfigError(f"teacher: {name} predicts '{kind}'; supported are {', '.join(PREDICTION_TYPES)}")
-    abar = scheduler.alphas_cumprod.double()
-    return Teacher(unet, dict(scheduler.config), abar.sqrt(), (1 - abar).sqrt(), kind)
+    pipeline = load_pipeline(name, trust_remote_code)
+    network_name = "transformer" if hasattr(pipeline, "transformer") else "unet"
+    network: Any = getattr(pipeline, network_name, None)
+    if network is None or getattr(pipeline, "scheduler", None) is None:
+        raise ConfigError(f"teacher: {name} has no network and scheduler; supported are {', '.join(PIPELINES)}")
+    space = space_of(pipeline)
+    call, levels = caller(network, space.factor), levels_of(pipeline.scheduler)
+    channels, outputs = network.config.in_channels, network.config.out_channels
+    if outputs not in (channels, 2 * channels):
+        raise ConfigError(f"teacher: the network of {name} makes {outputs} channels of {channels}; take one that draws")
+    if pipeline.scheduler.config.get("thresholding"):
+        warnings.warn(f"teacher: the thresholding of {name} is ignored", stacklevel=2)
+    network.eval()
+    levels = levels._replace(bounded=isinstance(space, Pixels))
+    return Teacher(pipeline, network_name, levels, call, space, conditions_of(pipeline, network))
 
 
-def _load_pipeline(name: str) -> DiffusionPipeline:
+def fingerprint(parts: Sequence[Any]) -> str:
+    """SHA-256 of networks of diffusers or transformers: kinds, settings and weights, wherever they lie."""
+    digest = hashlib.sha256()
+    for part in parts:
+        config = part.config.to_dict() if hasattr(part.config, "to_dict") else part.config
+        settings = {key: value for key, value in config.items() if not key.startswith("_")}
+        digest.update(f"{type(part).__name__} {json.dumps(settings, sort_keys=True, default=str)}".encode())
+        for name, weight in sorted(part.state_dict().items()):
+            digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_pipeline(name: str, trust_remote_code: bool) -> Any:
+    """The pipeline itself, after a look at its files. Raises ConfigError as ``load_teacher`` does."""
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise ConfigError(f"teacher: there is no folder {name}; give a diffusers pipeline's folder or hub id")
-    if folder.is_dir() and not (folder / "model_index.json").is_file():
-        raise ConfigError(f"teacher: {name} is not a diffusers pipeline: it has no model_index.json")
+    options = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
     try:
-        return DiffusionPipeline.from_pretrained(str(folder) if folder.is_dir() else name)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        if not folder.is_dir():
+            folder = Path(DiffusionPipeline.download(name, **options))
+        missing = check_files(name, folder, trust_remote_code)
+        return DiffusionPipeline.from_pretrained(str(folder), **options, **missing)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"teacher: {name} could not be loaded as a diffusers pipeline: {reason}") from error
+        advice = f"; only safetensors are read; {CONVERT.format(name=name)}" if "safetensors" in reason else ""
+        advice = advice or ("; set trust_remote_code: true if you trust it" if "trust_remote_code" in reason else "")
+        raise ConfigError(f"teacher: {name} could not be loaded as a diffusers pipeline: {reason}{advice}") from error
 
 
-def solver(teacher: Teacher, scheduler_class: type[Any], device: torch.device) -> Draw:
-    """The teacher under one of diffusers' training-free solvers, at its defaults for the teacher's config."""
-    unet = teacher.unet.to(device).eval()
-    size = (unet.config.sample_size,) * 2 if isinstance(unet.config.sample_size, int) else unet.config.sample_size
+def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, None]:
+    """The components that a pipeline's folder says are missing. Raises ConfigError if it should not be loaded."""
+    if not (folder / "model_index.json").is_file():
+        raise ConfigError(f"teacher: {name} is not a diffusers pipeline: it has no model_index.json")
+    index = json.loads((folder / "model_index.json").read_text())
+    code = remote_code(folder, index)
+    if code and not trust_remote_code:
+        raise ConfigError(
+            f"teacher: {name} would run code of its own, {', '.join(code)}; set trust_remote_code: true if you trust it"
+        )
+    kind = index["_class_name"]
+    if isinstance(kind, str) and kind not in PIPELINES:
+        raise ConfigError(f"teacher: {name} is a {kind}; supported are {', '.join(PIPELINES)}")
+    parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
+    for part in (folder / key for key in parts if (folder / key).is_dir()):
+        pickles = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
+        if pickles and not any(part.glob("*.safetensors")):
+            convert = CONVERT.format(name=name)
+            raise ConfigError(f"teacher: {part.name}/{pickles[0]} is a pickle, which can run code; {convert}")
+    return {key: None for key, value in parts.items() if value == [None, None]}
 
-    @torch.no_grad()
-    def draw(n: int, steps: int, generator: Generator) -> Tensor:
-        scheduler = scheduler_class.from_config(teacher.scheduler_config)
-        scheduler.set_timesteps(steps, device=device)
-        like = torch.empty(0, device=device)
-        x: Tensor = randn((n, unet.config.in_channels, *size), like, generator) * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            x = scheduler.step(unet(scheduler.scale_model_input(x, t), t).sample, t, x).prev_sample
-        return x
 
-    return draw
+def remote_code(folder: Path, index: dict[str, Any]) -> list[str]:
+    """The Python files in a pipeline's folder that diffusers would run."""
+    named = [f"{key}/{value[0]}.py" for key, value in index.items() if isinstance(value, list) and key[0] != "_"]
+    own = index["_class_name"]
+    files = [*named, *([f"{own[0]}.py"] if isinstance(own, list) else [])]
+    return [file for file in files if (folder / file).is_file()]

@@ -1,0 +1,104 @@
+"""What a teacher's network is told beside the state: nothing, labels, or the embeddings of a text."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+from torch import Generator, Tensor
+
+from dxmi.api import About, ConfigError
+
+from .networks import pack
+
+
+class Conditions(Protocol):
+    """Makes the one tensor ``cond`` out of what the data say of their items."""
+
+    parts: list[Any]
+    """the frozen networks that ``encode`` runs"""
+
+    def encode(self, about: About, device: torch.device) -> Tensor | None:
+        """Labels (B,) or B captions -> cond (B,...) on ``device``. Raises ConfigError if they are missing or wrong."""
+
+    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor | None:
+        """Conditions (n,...) to draw n samples at: of the prompts, where the teacher draws from text."""
+
+
+class Unconditional:
+    """The network is told nothing; labels and captions go unused."""
+
+    parts: list[Any] = []
+
+    def encode(self, about: About, device: torch.device) -> None:
+        """None, whatever is told."""
+        return None
+
+    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> None:
+        """None."""
+        return None
+
+
+class Labels:
+    """Labels 0..classes-1, drawn uniformly at random."""
+
+    parts: list[Any] = []
+
+    def __init__(self, classes: int):
+        self.classes = classes
+
+    def encode(self, about: About, device: torch.device) -> Tensor:
+        """The labels (B,) as they are, long."""
+        if not isinstance(about, Tensor):
+            raise ConfigError(f"data.label: the teacher draws {self.classes} classes; name the column of their labels")
+        wrong = about[(about < 0) | (about >= self.classes)]
+        if len(wrong):
+            raise ConfigError(
+                f"data.label: {int(wrong[0])} is none of the teacher's classes, 0..{self.classes - 1}; use other data"
+            )
+        return about.to(device, torch.long)
+
+    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
+        """Labels (n,); a CPU generator gives the same ones on every device."""
+        place = device if generator is None else generator.device
+        return torch.randint(self.classes, (n,), generator=generator, device=place).to(device)
+
+
+class Text:
+    """Captions, embedded by the pipeline's own frozen encoders; prompts are drawn in turn."""
+
+    def __init__(self, pipeline: Any):
+        self.pipeline = pipeline
+        self.parts = [
+            part.eval().requires_grad_(False)
+            for name, part in pipeline.components.items()
+            if name.startswith("text_encoder") and part is not None
+        ]
+
+    @torch.no_grad()
+    def encode(self, about: About, device: torch.device) -> Tensor:
+        """Embeddings (B,L,d); with pooled ones (B,L+1,d), the last row theirs."""
+        if about is None or isinstance(about, Tensor):
+            raise ConfigError("data.caption: the teacher draws from text; name the column of the captions")
+        for encoder in self.parts:
+            encoder.to(device)
+        given = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        if isinstance(self.pipeline, StableDiffusion3Pipeline):
+            given |= {"prompt_2": None, "prompt_3": None}
+        text, _, *pooled = self.pipeline.encode_prompt(about, **given)
+        return pack(text, pooled[0]) if pooled else text  # type: ignore[no-any-return]
+
+    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
+        """The prompts one after the other, from the first again after the last. Raises ConfigError without any."""
+        if not prompts:
+            raise ConfigError("sampler.prompts: the teacher draws from text; list some captions to draw samples at")
+        return self.encode(prompts, device)[torch.arange(n, device=device) % len(prompts)]
+
+
+def conditions_of(pipeline: Any, network: Any) -> Conditions:
+    """What the pipeline's network has to be told."""
+    if getattr(pipeline, "text_encoder", None) is not None:
+        return Text(pipeline)
+    classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
+    return Labels(classes) if classes else Unconditional()
