@@ -56,6 +56,9 @@ class DxMI(Rollouts):
             if self.rounds >= self.game.warmup:
                 log |= self.learn_policy(J, xs, s2, data, cond)
                 self.follow_sampler()
+            elif self.game.imitate:
+                log |= self.learn_imitation(J, xs, data, cond)
+                self.follow_sampler()
         self.rounds += 1
         return self.averaged_over_processes(log)
 
@@ -151,19 +154,33 @@ class DxMI(Rollouts):
     ) -> dict[str, Tensor]:
         """MATH (3.4): single transitions, through a frozen value; memory does not grow with T."""
         losses: list[Tensor] = []
+        apart: list[Tensor] = []
         if "sampler" not in self.networks or (self.policy.value_guided and self.game.start == "data"):
             return {}  # a value-guided sampler may have nothing to learn itself, or no value where it starts
         with frozen(*filter(None, (self.energy, self.value, self.target_value))):
             if self.policy.value_guided:
                 loss = self.policy.start_loss(J, tuple(xs.shape[1:]))
-                self.descend("sampler", loss)
+                self.descend("sampler", loss, wrapped=False)
                 return {"start_loss": loss.detach()}
             for x, t, _ in self.transitions(J, xs, data, cond):
                 step: Transition = self.networks["sampler"](x, t, J, cond)
                 loss = soft_q(J, x, t, step, step.sample(), s2[t], self.game.tau1, self.game.tau2).mean()
-                self.descend("sampler", loss)
                 losses.append(loss.detach())
-        return {"policy_loss": torch.stack(losses).mean()}
+                if self.game.imitate:
+                    apart.append(self.policy.imitation(x, t, cond))
+                    loss = loss + self.game.imitate * apart[-1]
+                self.descend("sampler", loss)
+        log = {"imitation": torch.stack(apart).detach().mean()} if apart else {}
+        return {"policy_loss": torch.stack(losses).mean(), **log}
+
+    def learn_imitation(self, J: CostToGo, xs: Tensor, data: Tensor | None, cond: Tensor | None) -> dict[str, Tensor]:
+        """The sampler from its teacher alone, at the states of its own rollout."""
+        losses: list[Tensor] = []
+        for x, t, _ in self.transitions(J, xs, data, cond):
+            loss = self.policy.imitation(x, t, cond)
+            self.descend("sampler", self.game.imitate * loss, wrapped=False)
+            losses.append(loss.detach())
+        return {"imitation": torch.stack(losses).mean()}
 
     def learn_velocity(self, xs: Tensor) -> Tensor:
         """MATH (3.5); the first rollout sets it. Returns s_t^2, (T,)."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -69,10 +70,14 @@ class Sampler(nn.Module, ABC):
     """steps at the start that no draw may come from"""
     tau: float = 1.0
     """temperature: samples are meant to have the law of ``exp(-J(x, T)/tau)``"""
+    rival_calls: int = 1
+    """how often each step of a rival calls its network"""
     pipeline: bool = False
     """whether ``save_pretrained`` writes a diffusers pipeline"""
     sigmas: Tensor | None = None
     """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
+    call_options: Mapping[str, Any] = MappingProxyType({})
+    """what the product is called with, beside what every pipeline of its class is"""
     classes: int | None = None
     """labels that ``encode`` knows are 0..classes-1; None where it takes no labels"""
 
@@ -135,6 +140,31 @@ class Sampler(nn.Module, ABC):
         save_model(self, str(folder / "model.safetensors"))
         (folder / "config.json").write_text(json.dumps({"class": type(self).__qualname__, "steps": self.steps}))
 
+    def load_pretrained(self, folder: Path) -> None:
+        """Take over what ``save_pretrained`` wrote."""
+        from safetensors.torch import load_model
+
+        load_model(self, str(folder / "model.safetensors"))
+
+    def stock(self) -> Sampler:
+        """A copy that ``save_pretrained`` writes with classes of diffusers alone, without code of its own.
+
+        Raises:
+            ConfigError: there is none, and which key would have to change
+        """
+        raise ConfigError(f"sampler: {type(self).__name__} is no diffusers pipeline; there is nothing to export")
+
+    @classmethod
+    def describe(cls, source: str, trust_remote_code: bool = False) -> dict[str, Any]:
+        """What a pretrained source of such a sampler is, weights unread; JSON types.
+
+        ``config`` among it is a run that would fine-tune it.
+
+        Raises:
+            ConfigError: such samplers have no source, or it is not one of theirs
+        """
+        raise ConfigError(f"{source}: {cls.__name__} is made from no pipeline")
+
     def rivals(self) -> dict[str, Draw]:
         """What a user would pick instead of this sampler, by name."""
         return {}
@@ -146,9 +176,20 @@ class GaussianSampler(Sampler):
     value_guided: bool = False
     """whether the steps follow the cost to go's gradient, so that the start alone has parameters (MATH 4)"""
 
+    must_imitate: bool = False
+    """whether its teacher is more than it starts as, such as guided, so that it needs ``game.imitate``"""
+
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """One step: x_t (B,*S), t (B,) integer in 0..T-1 -> the law of x_{t+1}."""
+
+    def imitation(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Distance to the steps of its teacher at x_t (B,*S), t (B,) integer in 0..T-1: a scalar to descend.
+
+        Raises:
+            NotImplementedError: it has no teacher
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no teacher to imitate")
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
         """With ``value_guided``: the cost (B,) of the step from x_t (B,*S).
@@ -242,6 +283,12 @@ class Schedule(Protocol):
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> mean and std of x_{t+1}."""
+
+    def level(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma``, like t (B,) integer in 0..T-1: x_t is ``alpha*x0 + sigma*eps``."""
+
+    def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The clean image that the network's output at x stands for; all broadcast over (B,*S)."""
 
     def with_stds(self, stds: list[float]) -> Self:
         """The same nodes with these T standard deviations."""

@@ -1,8 +1,9 @@
-"""What a run leaves for others: the energy folder, pictures, the model card and the table. No pickled code."""
+"""What a run leaves for others: the energy folder, pictures and the table. No pickled code."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,9 @@ from dxmi import plugins
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
 from dxmi.data import Data, load_data
-from dxmi.errors import first_line
+from dxmi.errors import first_line, require
 from dxmi.items import Items
-
-LOADING = """```python
-from diffusers import DiffusionPipeline
-
-# The code to trust is scheduler/{module}.py, the few-step scheduler: read it first. dxmi need not be installed.
-pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder", trust_remote_code=True)
-images = pipeline(batch_size=16, num_inference_steps={steps}).images
-```
-"""
+from dxmi.usage import usage_of_pipeline
 
 
 def save_energy(
@@ -131,35 +124,6 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
     return [heading, "|" + "---|" * len(cells(rows)[0]), *body]
 
 
-def model_card(folder: Path, config: dict[str, Any], steps: int, evaluation: dict[str, Any] | None) -> None:
-    """Write README.md of the product: what it is, how to load it, its figures and what they were made with."""
-    teacher = Path(str(config["sampler"].get("teacher", config["sampler"]["name"]))).name
-    path, density = (config["data"][key] for key in ("path", "density"))
-    data = density["name"] if path is None else Path(path).name
-    settings = {key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}
-    index = folder / "model_index.json"
-    loading = ""
-    if index.exists():
-        module = json.loads(index.read_text())["scheduler"][0]
-        loading = LOADING.format(steps=steps, module=module)
-    card = f"""---
-library_name: diffusers
-tags: [dxmi, few-step]
----
-# {teacher} in {steps} steps
-
-Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
-{config["steps"]} rounds, seed {config["seed"]}. The weights are the moving average of the fine-tuned ones.
-
-{loading}
-Settings: `{json.dumps(settings)}`
-"""
-    if evaluation is not None:
-        card += "\n" + "\n".join(markdown(evaluation["rows"]))
-        card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
-    (folder / "README.md").write_text(card)
-
-
 def is_own_code(folder: Path) -> bool:
     """Whether a pipeline's folder brings code, and all of it is a copy of an installed module of ``dxmi.diffusers``."""
     own = [plugins.find_file(plugin.claims[0].module) for plugin in plugins.installed("dxmi.diffusers").values()]
@@ -168,11 +132,13 @@ def is_own_code(folder: Path) -> bool:
     return bool(brought) and brought <= sources
 
 
-def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:
+def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: Sequence[str] = ()) -> Tensor:
     """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
 
+    They are of the prompts in turn, or of classes at random, for pipelines that draw these.
+
     Raises:
-        ConfigError: there is no such pipeline, or it cannot make that many steps
+        ConfigError: there is no such pipeline, it cannot make that many steps, or it needs prompts or knows none
     """
     from diffusers import DiffusionPipeline
 
@@ -194,10 +160,18 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
             else "there is no such folder, and the hub has it not or is out of reach"
         )
         raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
-    options = {} if steps is None else {"num_inference_steps": steps}
+    used, student = usage_of_pipeline(pipeline), pipeline.scheduler.config.get("table")
+    require(bool(prompts) or not used.captions, f"--prompt: {source} draws from text; give one")
+    require(not prompts or used.captions, f"--prompt: {source} does not draw from text; leave it out")
+    generator = Generator().manual_seed(seed)
+    labels = torch.randint(used.classes or 1, (n,), generator=generator).tolist()
+    options = used.options(n, labels, prompts) | ({} if student is None else used.once)
+    steps = steps or (None if student is None else len(student))
+    options |= {} if steps is None else {"num_inference_steps": steps}
+    torch.manual_seed(seed)  # some pipelines hand no generator to their scheduler
     try:
         pipeline.to(Accelerator().device)
-        images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images
+        images = pipeline(generator=generator, output_type="np", **options).images
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--steps: {error}") from error
     return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1

@@ -124,7 +124,8 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     from dxmi.artefacts import sample_pipeline, save_grid
 
     out = options.out or Path("grid.png")
-    save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0), out)
+    prompts = options.prompt or ()
+    save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0, prompts), out)
     print(out)
 
 
@@ -214,6 +215,30 @@ def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
         print("\n".join(f"{energy:.6g}" for energy in energies))
 
 
+def run_inspect(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi inspect``."""
+    quiet()
+    from dxmi.inspecting import inspect
+
+    inspect(options.pipeline, options.trust_remote_code, options.json, options.config)
+
+
+def run_export(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi export``."""
+    quiet()
+    from dxmi.exporting import export
+
+    export(Path(options.run), options.mode, options.out)
+    print(f"{options.out}: {contents(options.out)}")
+
+
+def run_push(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi push``."""
+    from dxmi.pushing import push
+
+    push(Path(options.source), options.repo, options.private, options.yes)
+
+
 def run_plugins(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi plugins``."""
     found = [p for group in plugins.GROUPS for p in plugins.installed(group, imported=options.check).values()]
@@ -246,5 +271,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
     "sample": run_sample,
     "evaluate": run_evaluate,
     "score": run_score,
+    "inspect": run_inspect,
+    "export": run_export,
+    "push": run_push,
     "plugins": run_plugins,
 }

@@ -26,6 +26,8 @@ class Contender(NamedTuple):
     name: str
     steps: int
     draw: Draw
+    calls: int = 1
+    """of the network, in each step"""
 
 
 def student(sampler: Sampler, shape: tuple[int, ...], cost: CostToGo | None = None, times: int = 1) -> Draw:
@@ -69,10 +71,10 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """One row for each contender: ``{name, steps, nfe, samples, metrics}``. Every process computes the same rows."""
     rows = []
-    for name, steps, draw in contenders:
+    for name, steps, draw, calls in contenders:
         tell(f"evaluating {name} at {steps} steps")
         rows.append(measure(evaluators, reference, lambda n, d=draw, s=steps: draw_samples(d, n, s, seed, accelerator)))  # type: ignore[misc]
-        rows[-1] = {"name": name, "steps": steps, "nfe": steps, **rows[-1]}
+        rows[-1] = {"name": name, "steps": steps, "nfe": steps * calls, **rows[-1]}
     return rows
 
 

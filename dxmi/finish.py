@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from dxmi import artefacts
 from dxmi.api import Draw, GaussianSampler
+from dxmi.card import model_card
 from dxmi.densities import finish_density
 from dxmi.evaluate import Contender, evaluate, stamp
 from dxmi.items import Items
@@ -85,14 +86,14 @@ def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:
         return [Contender("chain", own, session.student()), *long]
     found = [Contender("student", own, session.student())]
     for steps in sorted({own, *run.compare_steps}):
-        found += [Contender(name, steps, draw) for name, draw in rivals.items()]
+        found += [Contender(name, steps, draw, run.sampler.rival_calls) for name, draw in rivals.items()]
     return found
 
 
 def report(session: Session, evaluation: dict[str, Any] | None) -> None:
     """The model card, evaluation.json and the table on the screen."""
     if (session.out / "pipeline").exists():
-        artefacts.model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
+        model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
     if evaluation is not None:
         (session.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
         Console().print(artefacts.table(evaluation["rows"]))

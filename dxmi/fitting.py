@@ -31,6 +31,10 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError(f"game.chains: {run.game.chains} do not fill a batch of {run.data.batch_size}; give more")
     if fixed and not data:
         raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
+    if fixed and run.game.imitate:
+        raise ConfigError("game.imitate: a chain that cannot learn imitates nothing; leave it out")
+    if isinstance(run.sampler, GaussianSampler) and run.sampler.must_imitate and not run.game.imitate:
+        raise ConfigError("game.imitate: the student has to learn its teacher's guidance; set it, to 1 for one")
     if fixed and run.value is not None:
         raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
     if value_guided and run.value is None:
@@ -151,5 +155,8 @@ def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
         with torch.no_grad():
             cost = Cost(run.energy, run.value, steps, cond)
             run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
+            if run.game.imitate:
+                policy = cast(GaussianSampler, run.sampler)
+                ask("game.imitate", lambda: policy.imitation(x, torch.zeros(1, dtype=torch.long), cond))
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error

@@ -30,7 +30,10 @@ class Game:
         time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
         noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
             hides what no sampler can imitate, such as the data's grey levels, and what tells training images by heart
-        warmup: rounds at the start in which energy and value learn and the sampler stays as it is
+        warmup: rounds at the start in which energy and value learn and the sampler stays as it is, or learns from its
+            teacher alone, with imitate
+        imitate: weight of the distance of the sampler's steps from its teacher's, at states of rollouts (Meng et al.
+            2023, arXiv:2210.03142); it is how a student learns its teacher's guidance
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
         noised: share of the states that value and policy learn at that are data with the noise of the sampler's
@@ -60,6 +63,7 @@ class Game:
     time_cost: float | None = 1.0
     noise: float = 0.0
     warmup: int = 50
+    imitate: float = 0.0
     sweep: bool = False
     noised: float = 0.0
     explore: float = 1.0
@@ -91,7 +95,7 @@ class Game:
         )
         require(0 <= self.reinit < 1, f"game.reinit: {self.reinit} is not in [0, 1)")
         require(self.reinit == 0 or self.start == "chains", "game.reinit: it is for start: chains; leave it out")
-        for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup"):
+        for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup", "imitate"):
             require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
 
 

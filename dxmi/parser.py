@@ -22,7 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_train, add_pretrain, add_sample, add_evaluate, add_score, add_plugins):
+    use = (add_sample, add_evaluate, add_score, add_export, add_push)
+    for add in (add_inspect, add_train, add_pretrain, *use, add_plugins):
         add(commands)
     return parser
 
@@ -72,6 +73,7 @@ def add_sample(commands: Any) -> None:
     number = "number of images (default: 64), chains (the file's) or samples of a density (1000)"
     sample.add_argument("-n", type=int, help=number)
     sample.add_argument("--seed", type=int, help="of all noise (default: 0, or the file's)")
+    sample.add_argument("--prompt", action="append", help="caption for pipelines that draw from text; may be repeated")
     sample.add_argument("--steps", type=int, help="number of steps (default: the pipeline's or the file's)")
 
 
@@ -97,6 +99,36 @@ def add_score(commands: Any) -> None:
     score.add_argument("images", help="Parquet file, folder of images or hub id")
     score.add_argument("--column", default="image", help="column of images or lists of numbers (default image)")
     score.add_argument("--json", type=Path, help="file to write the list of energies to (default: print it)")
+
+
+def add_inspect(commands: Any) -> None:
+    """``dxmi inspect``."""
+    about = "say what a diffusers pipeline is, and print the config that would fine-tune it"
+    inspect = command(commands, "inspect", about)
+    inspect.add_argument("pipeline", help="pipeline folder or hub id")
+    inspect.add_argument("--json", type=Path, help="file to write all of it to")
+    inspect.add_argument("--config", type=Path, help="YAML file to write the config to")
+    inspect.add_argument("--trust_remote_code", action="store_true", help="whether the pipeline's Python files may run")
+
+
+def add_export(commands: Any) -> None:
+    """``dxmi export``."""
+    about = "write a finished run's pipeline for others, with its scheduler's source or of diffusers' classes alone"
+    export = command(commands, "export", about)
+    export.add_argument("run", help="run folder")
+    modes = "exact: with the few-step scheduler's source; stock: no code, other stds, and the loss is measured"
+    export.add_argument("--mode", choices=["exact", "stock"], default="exact", help=modes)
+    export.add_argument("--out", type=Path, required=True, help="folder to write")
+
+
+def add_push(commands: Any) -> None:
+    """``dxmi push``."""
+    about = "send a pipeline and its card to the Hugging Face hub; without --yes print what would go"
+    push = command(commands, "push", about)
+    push.add_argument("source", help="run folder or exported pipeline's folder")
+    push.add_argument("repo", metavar="repo-id", help="name of the repository: owner/name")
+    push.add_argument("--private", action="store_true", help="make the repository private if it is created")
+    push.add_argument("--yes", action="store_true", help="send it")
 
 
 def add_plugins(commands: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -116,16 +117,18 @@ class Players:
                 for group, rate in zip(optim.param_groups, self.rates[name], strict=True):
                     group["lr"] = rate * factor
 
-    def descend(self, player: str, loss: Tensor) -> Tensor:
+    def descend(self, player: str, loss: Tensor, wrapped: bool = True) -> Tensor:
         """One step of a player's optimiser; the norm of its gradient, then clipped as ``clip`` says.
+
+        wrapped: whether the loss comes by the forward that DDP sees, which then averages the gradient over processes
 
         Raises:
             FloatingPointError: the loss or the gradient is not finite; nothing has moved
         """
         self.optimizers[player].zero_grad()
         self.accelerator.backward(loss)
-        if player == "sampler" and self.policy.value_guided:  # its loss passes by the forward that DDP would see
-            for p in self.sampler.parameters():
+        if not wrapped:
+            for p in getattr(self, player).parameters():
                 p.grad = None if p.grad is None else self.accelerator.reduce(p.grad, "mean")
         limit, parameters = getattr(self.learning.clip, player), list(self.networks[player].parameters())
         self.accelerator.unscale_gradients(self.optimizers[player])
@@ -152,5 +155,14 @@ class Players:
 
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy that follows the module's weights as their exponential moving average."""
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    """A copy that follows the module's weights as their exponential moving average; what is frozen the two share."""
+    follow: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def follow_learned(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        apart = [(a, c) for a, c in zip(averages, current, strict=True) if a.data_ptr() != c.data_ptr()]
+        if apart:
+            follow(*map(list, zip(*apart, strict=True)), count)
+
+    average = AveragedModel(nn.Identity(), multi_avg_fn=follow_learned)
+    average.module = copy.deepcopy(module, {id(p): p for p in module.parameters() if not p.requires_grad})
+    return average

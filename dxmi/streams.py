@@ -67,7 +67,7 @@ class Stream:
         """The rows of one epoch after the other, one of ``world`` equal shares of each."""
         from datasets.distributed import split_dataset_by_node
 
-        for epoch in count():  # one shard at a time: several need threads, which may wait for each other for ever
+        for epoch in count():  # one shard at a time: for more, datasets starts threads that take seconds to end
             order = np.random.default_rng([seed, epoch])
             shuffled = self.table.shuffle(generator=order, buffer_size=self.data.buffer, max_buffer_input_shards=1)
             row = None

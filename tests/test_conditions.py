@@ -196,7 +196,9 @@ def recipe(write):
     unet |= {"block_out_channels": [16], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
     data = {"path": str(DIGITS), "label": "label", "batch_size": 32}
     config = {"data": data, "unet": unet, "steps": 100, "warmup": 5, "lr": 1e-2, "ema": 0.9}
-    return lambda **changes: str(write(config | {"noise": {"num_train_timesteps": 20, "beta_end": 0.5, "prediction_type": "sample"}} | changes))
+    return lambda **changes: str(
+        write(config | {"noise": {"num_train_timesteps": 20, "beta_end": 0.5, "prediction_type": "sample"}} | changes)
+    )
 
 
 def test_a_teacher_learns_to_draw_classes(tmp_path, recipe):

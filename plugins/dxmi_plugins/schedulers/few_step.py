@@ -77,6 +77,11 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             mean = torch.where(last, mean.clamp(-1, 1), mean)
         return mean, std
 
+    def level(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma``, like t (B,) integer in 0..T-1: x_t is ``alpha*x0 + sigma*eps``."""
+        row = self.rows.to(t.device)[t]
+        return row[:, 1], row[:, 2]
+
     def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The clean image that the network's output stands for, by prediction type (the table of MATH 2)."""
         kind, sigma_data = self.config.prediction_type, self.config.sigma_data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import DiTTransformer2DModel, StableDiffusion3Pipeline
 from torch import Generator, Tensor
 
 from dxmi.api import About, ConfigError
@@ -22,6 +22,9 @@ class Conditions(Protocol):
     def encode(self, about: About, device: torch.device) -> Tensor | None:
         """Labels (B,) or B captions -> cond (B,...) on ``device``. Raises ConfigError if they are missing or wrong."""
 
+    def null(self) -> Tensor:
+        """The condition (1,...) that tells the network nothing. Raises ConfigError if it has none."""
+
     def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor | None:
         """Conditions (n,...) to draw n samples at: of the prompts, where the teacher draws from text."""
 
@@ -35,18 +38,22 @@ class Unconditional:
         """None, whatever is told."""
         return None
 
+    def null(self) -> Tensor:
+        """There is none."""
+        raise ConfigError("guidance: the teacher is unconditional; leave it at 1")
+
     def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> None:
         """None."""
         return None
 
 
 class Labels:
-    """Labels 0..classes-1, drawn uniformly at random."""
+    """Labels 0..classes-1, drawn uniformly at random; one more tells nothing, if the network was trained with it."""
 
     parts: list[Any] = []
 
-    def __init__(self, classes: int):
-        self.classes = classes
+    def __init__(self, classes: int, has_null: bool):
+        self.classes, self.has_null = classes, has_null
 
     def encode(self, about: About, device: torch.device) -> Tensor:
         """The labels (B,) as they are, long."""
@@ -58,6 +65,12 @@ class Labels:
                 f"data.label: {int(wrong[0])} is none of the teacher's classes, 0..{self.classes - 1}; use other data"
             )
         return about.to(device, torch.long)
+
+    def null(self) -> Tensor:
+        """The label (1,) after the last class."""
+        if not self.has_null:
+            raise ConfigError("guidance: the teacher's network has no class that means none; leave it at 1")
+        return torch.tensor([self.classes])
 
     def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
         """Labels (n,); a CPU generator gives the same ones on every device."""
@@ -76,18 +89,26 @@ class Text:
             if name.startswith("text_encoder") and part is not None
         ]
 
-    @torch.no_grad()
     def encode(self, about: About, device: torch.device) -> Tensor:
-        """Embeddings (B,L,d); with pooled ones (B,L+1,d), the last row theirs."""
+        """Embeddings (B,L,d), float32; with pooled ones (B,L+1,d), the last row theirs."""
         if about is None or isinstance(about, Tensor):
             raise ConfigError("data.caption: the teacher draws from text; name the column of the captions")
+        text, _, *pooled = self._embed(about, device, guided=False)
+        return (pack(text, pooled[0]) if pooled else text).float()
+
+    def null(self) -> Tensor:
+        """What the pipeline itself guides with: the empty prompt, or zeros."""
+        _, text, *pooled = self._embed([""], torch.device("cpu"), guided=True)
+        return (pack(text, pooled[1]) if pooled else text).float()
+
+    @torch.no_grad()
+    def _embed(self, prompts: list[str], device: torch.device, guided: bool) -> tuple[Tensor, ...]:
         for encoder in self.parts:
             encoder.to(device)
-        given = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        given = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": guided}
         if isinstance(self.pipeline, StableDiffusion3Pipeline):
             given |= {"prompt_2": None, "prompt_3": None}
-        text, _, *pooled = self.pipeline.encode_prompt(about, **given)
-        return pack(text, pooled[0]) if pooled else text  # type: ignore[no-any-return]
+        return self.pipeline.encode_prompt(prompts, **given)  # type: ignore[no-any-return]
 
     def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
         """The prompts one after the other, from the first again after the last. Raises ConfigError without any."""
@@ -101,4 +122,5 @@ def conditions_of(pipeline: Any, network: Any) -> Conditions:
     if getattr(pipeline, "text_encoder", None) is not None:
         return Text(pipeline)
     classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
-    return Labels(classes) if classes else Unconditional()
+    has_null = isinstance(network, DiTTransformer2DModel)  # trained with labels dropped
+    return Labels(classes, has_null) if classes else Unconditional()

@@ -38,6 +38,16 @@ def caller(network: Any, factor: int) -> Call:
     raise ConfigError(f"teacher: this {type(network).__name__} is not supported; supported are {kinds}")
 
 
+def in_precision(call: Call, dtype: torch.dtype) -> Call:
+    """The same call of a network with weights of this dtype, partly or all, with float32 outside."""
+
+    def called(network: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, dtype):
+            return call(network, x, timestep, cond).float()
+
+    return called
+
+
 def call_unet(network: Any, x: Tensor, timestep: Tensor, cond: Tensor | None) -> Tensor:
     """``UNet2DModel``; cond: labels (B,) where it has classes."""
     return _means(network(x, timestep, class_labels=cond).sample, x)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import shutil
+import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-from diffusers import ConsistencyModelPipeline, DDPMPipeline
 from torch import Generator, Tensor, nn
 
 from dxmi.api import About, ConfigError, CostToGo, Draw, GaussianSampler, Scheduler, Transition, randn
 
-from .conditions import Labels, Text
+from ...schedulers.few_step import FewStepScheduler
+from .conditions import Text
+from .describe import describe
+from .export import load_network, save_pipeline, stock_scheduler
+from .guidance import distance, guided
+from .lora import Lora, keep_what_learns, merged, plain, save_adapters
 from .solvers import solvers
-from .spaces import Pixels
-from .teachers import fingerprint, load_teacher
+from .students import check_student, make_network
+from .teachers import Teacher, fingerprint, load_teacher
 
 
 class DiffusionSampler(GaussianSampler):
@@ -29,34 +32,57 @@ class DiffusionSampler(GaussianSampler):
         teacher: a diffusers pipeline, a folder or a hub id; what it is (its noise levels, what its network predicts,
             classes or text) is read from its own config
         scheduler: chooses the T nodes among the teacher's noise levels
+        weights: pretrained, or random ones for a network of the same architecture
+        lora: adapters that learn beside the frozen network; null lets all of it learn
+        precision: of the frozen weights, the autoencoder's and text encoders' too; adapters and stds are float32. Small
+            gradients may vanish in float16, not in bfloat16
+        guidance: scale of the teacher's classifier-free guidance, which the student learns by ``game.imitate``, so that
+            its own steps call the network once; 1 is none
+        checkpointing: compute the network's activations again for the gradient, which saves their memory
         prompts: captions to draw samples at, in turn; for teachers that draw from text
         trust_remote_code: whether Python files that the teacher brings may run
 
     Raises:
-        ConfigError: the teacher is missing or of a kind that is not supported, or the nodes do not fit it
+        ConfigError: the teacher is missing or of a kind that is not supported, or the options do not fit it
     """
 
     pipeline = True
+    null: Tensor
 
     def __init__(
         self,
         teacher: str,
         scheduler: Scheduler,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        lora: Lora | None = None,
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+        guidance: float = 1.0,
+        checkpointing: bool = False,
         prompts: list[str] | None = None,
         trust_remote_code: bool = False,
     ):
         super().__init__()
-        self.teacher = load_teacher(teacher, trust_remote_code)
-        self.source = teacher, trust_remote_code
+        check_student(weights, lora, precision)
+        self.source = teacher, trust_remote_code, precision
+        self.teacher = load_teacher(*self.source)
         self.classes = getattr(self.teacher.conditions, "classes", None)
         self.prompts = prompts or []
         if self.prompts and not isinstance(self.teacher.conditions, Text):
             raise ConfigError("prompts: this teacher does not draw from text; leave them out")
-        self.network = self.teacher.network
+        self.weights, self.lora, self.guidance = weights, lora, guidance
+        self.untouched: Teacher | None = None
+        self.must_imitate = guidance != 1
+        self.rival_calls = 2 if self.must_imitate else 1
+        if self.must_imitate:
+            self.register_buffer("null", self.teacher.conditions.null(), persistent=False)
+        self.network = make_network(self.teacher.network, weights == "random", lora, checkpointing)
+        if lora is not None:
+            keep_what_learns(self)
         self.schedule = scheduler.bind(self.teacher.levels)
         stds = self.schedule.stds.float()
         self.steps = len(stds)
         self.log_std = nn.Parameter(stds[:-1].log())
+        self.plain_scheduler: Any = None  # of diffusers' own, in a copy that ``stock`` made
         self.last_log_std: Tensor
         self.timesteps: Tensor
         self.register_buffer("last_log_std", stds[-1:].log())
@@ -82,6 +108,24 @@ class DiffusionSampler(GaussianSampler):
         output = self.teacher.call(self.network, x, self.timesteps[t], cond)
         mean, _ = self.schedule.transition(output, x, t)
         return Transition(mean, self.stds[t].reshape(-1, 1, 1, 1))
+
+    def imitation(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Weighted distance of clean images to those of the (guided) teacher at x_t (B,C,H,W), a scalar."""
+        teacher, timesteps = self.original(), self.timesteps[t]
+        with torch.no_grad():
+            wanted = teacher.call(teacher.network.to(x.device), x, timesteps, cond)
+        return distance(self.schedule, self.teacher.call(self.network, x, timesteps, cond), wanted, x, t)
+
+    def original(self) -> Teacher:
+        """The teacher as it was, with its guidance: without the adapters, or loaded again where all of it learns."""
+        if self.untouched is None:
+            apart = self.lora is not None or self.weights == "random"
+            found = self.teacher if apart else load_teacher(*self.source, like=self.teacher)
+            if self.lora is None:
+                found.network.requires_grad_(False)
+            call = found.call if self.lora is None else plain(found.call)
+            self.untouched = replace(found, call=guided(call, self.guidance, self.null) if self.must_imitate else call)
+        return self.untouched
 
     def encode(self, batch: Tensor, about: About = None) -> tuple[Tensor, Tensor | None]:
         """Images (B,C,H,W) in [-1, 1], labels or captions -> x (B,*S), cond. Raises ConfigError, see the teacher."""
@@ -113,24 +157,40 @@ class DiffusionSampler(GaussianSampler):
             raise ConfigError(f"data: images are {tuple(shape)}, the teacher draws {tuple(expected)} (C,H,W); {fix}")
 
     def save_pretrained(self, folder: Path) -> None:
-        """The student as a pipeline's folder, which carries the source of its scheduler with the learned stds."""
-        scheduler: Any = self.schedule.with_stds(self.stds.tolist())
-        network: Any = self.network
-        network.register_to_config(_name_or_path="")  # else the folder that the teacher was read from
-        if isinstance(self.teacher.space, Pixels):
-            scaled = scheduler.init_noise_sigma != 1 or isinstance(self.teacher.conditions, Labels)
-            kind = ConsistencyModelPipeline if scaled else DDPMPipeline
-            pipeline = kind(unet=network, scheduler=scheduler)
-        else:
-            parts = {**self.teacher.pipeline.components, self.teacher.network_name: network, "scheduler": scheduler}
-            pipeline = type(self.teacher.pipeline)(**parts)
-        pipeline.save_pretrained(folder)
-        source = Path(inspect.getfile(type(scheduler)))
-        shutil.copy(source, folder / "scheduler" / source.name)
-        index = json.loads((folder / "model_index.json").read_text())
-        index["scheduler"] = [source.stem, type(scheduler).__name__]
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        """The student as a pipeline's folder: with the source of its scheduler, or after ``stock`` without code."""
+        scheduler = self.plain_scheduler or self.schedule.with_stds(self.stds.tolist())
+        save_pipeline(self.teacher, merged(self.network), scheduler, folder)
+        if self.lora is not None and hasattr(self.teacher.pipeline, "save_lora_weights"):
+            self.save_lora(folder / "lora")
+
+    def save_lora(self, folder: Path) -> None:
+        """The adapters alone, for the teacher's ``load_lora_weights``. Raises ConfigError if it has no such method."""
+        save_adapters(self.teacher.pipeline, self.teacher.network_name, self.network, folder)
+
+    def load_pretrained(self, folder: Path) -> None:
+        """Take the network and the stds from a folder that ``save_pretrained`` wrote, before any ``stock``."""
+        self.network = load_network(self.network, folder / self.teacher.network_name).to(self.log_std.device)
+        self.lora = None  # the adapters are in its weights
+        self._set_stds(FewStepScheduler.from_pretrained(folder / "scheduler").stds)
+
+    def stock(self) -> Self:
+        """A copy with a scheduler of diffusers' own, so with the stds of MATH (2.1). Raises ConfigError: none fits."""
+        scheduler, stds, options = stock_scheduler(self.teacher, self.schedule)
+        found = copy.deepcopy(self)
+        found.plain_scheduler, found.call_options = scheduler, options
+        found._set_stds(stds)
+        return found
+
+    @classmethod
+    def describe(cls, source: str, trust_remote_code: bool = False) -> dict[str, Any]:
+        """What a pipeline is, and a run that would fine-tune it. Raises ConfigError, see the teacher."""
+        return describe(source, trust_remote_code)
+
+    def _set_stds(self, stds: Tensor) -> None:
+        with torch.no_grad():
+            self.log_std.copy_(stds[:-1].log())
+            self.last_log_std.copy_(stds[-1:].log())
 
     def rivals(self) -> dict[str, Draw]:
         """The unchanged teacher under the solvers that people run it with."""
-        return solvers(load_teacher(*self.source), self.conditions, self.log_std.device)
+        return solvers(self.original(), self.conditions, self.log_std.device)

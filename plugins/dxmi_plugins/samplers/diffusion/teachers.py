@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from dxmi.api import About, ConfigError, Levels
 
 from .conditions import Conditions, conditions_of
 from .levels import levels_of
-from .networks import Call, caller
+from .networks import Call, caller, in_precision
 from .spaces import Pixels, Space, space_of
 
 PIPELINES = (
@@ -70,17 +71,25 @@ class Teacher:
         return self.space.encode(images), self.conditions.encode(about, images.device)
 
 
-def load_teacher(name: str, trust_remote_code: bool = False) -> Teacher:
+def load_teacher(
+    name: str, trust_remote_code: bool = False, precision: str = "float32", like: Teacher | None = None
+) -> Teacher:
     """The pipeline in a folder or under a hub id.
 
     Args:
         name: folder or hub id
         trust_remote_code: whether Python files of the pipeline may run
+        precision: of the weights of all its networks, by the name of torch's dtype
+        like: the same teacher, loaded before; the two share all parts but network and scheduler
 
     Raises:
         ConfigError: it is missing, no pipeline, of a kind that is not supported, pickled, or brings code of its own
     """
-    pipeline = load_pipeline(name, trust_remote_code)
+    parts = {} if like is None else dict(like.pipeline.components)
+    for key in ("scheduler", "" if like is None else like.network_name):
+        parts.pop(key, None)
+    dtype = getattr(torch, precision)
+    pipeline = load_pipeline(name, trust_remote_code, {"torch_dtype": dtype, **parts})
     network_name = "transformer" if hasattr(pipeline, "transformer") else "unet"
     network: Any = getattr(pipeline, network_name, None)
     if network is None or getattr(pipeline, "scheduler", None) is None:
@@ -94,6 +103,11 @@ def load_teacher(name: str, trust_remote_code: bool = False) -> Teacher:
         warnings.warn(f"teacher: the thresholding of {name} is ignored", stacklevel=2)
     network.eval()
     levels = levels._replace(bounded=isinstance(space, Pixels))
+    if dtype != torch.float32:
+        call = in_precision(call, dtype)
+    for vae in space.parts if dtype == torch.float16 else []:
+        if vae.config.get("force_upcast"):  # float16 is too narrow for it
+            vae.float()
     return Teacher(pipeline, network_name, levels, call, space, conditions_of(pipeline, network))
 
 
@@ -109,17 +123,17 @@ def fingerprint(parts: Sequence[Any]) -> str:
     return digest.hexdigest()
 
 
-def load_pipeline(name: str, trust_remote_code: bool) -> Any:
-    """The pipeline itself, after a look at its files. Raises ConfigError as ``load_teacher`` does."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise ConfigError(f"teacher: there is no folder {name}; give a diffusers pipeline's folder or hub id")
+def load_pipeline(name: str, trust_remote_code: bool, given: dict[str, Any] | None = None) -> Any:
+    """The pipeline itself, after a look at its files; ``given``: more for ``from_pretrained``, such as parts of it.
+
+    Raises:
+        ConfigError: as ``load_teacher`` does
+    """
     options = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
     try:
-        if not folder.is_dir():
-            folder = Path(DiffusionPipeline.download(name, **options))
+        folder = find_folder(name, trust_remote_code)
         missing = check_files(name, folder, trust_remote_code)
-        return DiffusionPipeline.from_pretrained(str(folder), **options, **missing)
+        return DiffusionPipeline.from_pretrained(str(folder), **{**options, **missing, **(given or {})})
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
@@ -127,6 +141,16 @@ def load_pipeline(name: str, trust_remote_code: bool) -> Any:
         advice = f"; only safetensors are read; {CONVERT.format(name=name)}" if "safetensors" in reason else ""
         advice = advice or ("; set trust_remote_code: true if you trust it" if "trust_remote_code" in reason else "")
         raise ConfigError(f"teacher: {name} could not be loaded as a diffusers pipeline: {reason}{advice}") from error
+
+
+def find_folder(name: str, trust_remote_code: bool) -> Path:
+    """The folder itself, or where a hub id was downloaded to. Raises ConfigError if it is neither."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        raise ConfigError(f"teacher: there is no folder {name}; give a diffusers pipeline's folder or hub id")
+    if folder.is_dir():
+        return folder
+    return Path(DiffusionPipeline.download(name, trust_remote_code=trust_remote_code, use_safetensors=True))
 
 
 def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, None]:

@@ -1,0 +1,130 @@
+"""The model card: README.md of the pipeline that a run leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dxmi.artefacts import markdown
+from dxmi.usage import Usage, usage_of_folder
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PLACE = "path/of/this/folder"
+
+
+def model_card(
+    folder: Path,
+    config: dict[str, Any],
+    steps: int,
+    evaluation: dict[str, Any] | None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write README.md: what the pipeline is, how to load it, its figures and what they were made with.
+
+    Args:
+        folder: the pipeline's
+        config: of the run, with every default
+        steps: T
+        evaluation: as in ``evaluation.json``; None where nothing was measured
+        options: what the pipeline has to be called with, beside what every pipeline of its class is
+    """
+    teacher = public(str(config["sampler"].get("teacher", config["sampler"]["name"])))
+    path, density = (config["data"][key] for key in ("path", "density"))
+    data = density["name"] if path is None else public(path)
+    used = usage_of_folder(folder) if (folder / "model_index.json").exists() else None
+    sampler = {key: value for key, value in config["sampler"].items() if key != "teacher"}
+    settings = {"sampler": sampler, **{key: config[key] for key in ("game", "lr", "optimizer", "betas", "ema")}}
+    loading = (
+        "" if used is None else snippet(folder, used, config["sampler"].get("prompts") or [], steps, options or {})
+    )
+    if (folder / "lora").is_dir():
+        loading += adapter(folder, teacher)
+    card = f"""---
+{front_matter(used, teacher)}---
+# {Path(teacher).name} in {steps} steps
+
+Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
+{config["steps"]} rounds, seed {config["seed"]}. Teacher: {teacher}. The weights are the moving average of the
+fine-tuned ones.
+
+{loading}
+Settings: `{json.dumps(settings)}`
+"""
+    if evaluation is not None:
+        card += "\n" + "\n".join(markdown(evaluation["rows"]))
+        card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
+    (folder / "README.md").write_text(card)
+
+
+def public(name: str) -> str:
+    """A hub id as it is; of a local path the last part alone."""
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name
+
+
+def front_matter(used: Usage | None, teacher: str) -> str:
+    """What the hub reads of a card: YAML. A licence is not known here, so none is claimed."""
+    found: dict[str, Any] = {"library_name": "diffusers", "tags": ["dxmi", "few-step"]}
+    if used is not None:
+        found["pipeline_tag"] = "text-to-image" if used.captions else "unconditional-image-generation"
+    if HUB_ID.fullmatch(teacher):
+        found["base_model"] = teacher
+    return str(yaml.safe_dump(found, sort_keys=False))
+
+
+def snippet(folder: Path, used: Usage, prompts: list[str], steps: int, options: Mapping[str, Any]) -> str:
+    """The lines of Python that load the pipeline in ``folder`` and draw a few images."""
+    index = json.loads((folder / "model_index.json").read_text())
+    module, kind = index["scheduler"]
+    code = (folder / "scheduler" / f"{module}.py").is_file()
+    loaded = {"trust_remote_code": True} if code else {}
+    # Stable Diffusion 3 was saved without T5, and diffusers wants to be told
+    absent = (key for key, value in index.items() if value == [None, None])
+    loaded |= {key: None for key in absent if key.startswith(("text_encoder", "tokenizer"))}
+    labels = list(range(min(used.classes or 1, 4)))
+    given = used.options(4, labels, prompts or ["a photo"]) | used.once | {"num_inference_steps": steps, **options}
+    note = f"# The scheduler, {kind}, comes with diffusers: no code but its own is run."
+    if code:
+        note = (
+            f"# The code to trust is scheduler/{module}.py, the few-step scheduler: read it first. dxmi is not needed."
+        )
+    place = ", ".join([f'"{PLACE}"', *arguments(loaded)])
+    lines = [
+        "from diffusers import DiffusionPipeline",
+        "",
+        note,
+        f"pipeline = DiffusionPipeline.from_pretrained({place})",
+        f"images = pipeline({', '.join(arguments(given))}).images",
+        'images[0].save("image.png")',
+    ]
+    return python(lines)
+
+
+def adapter(folder: Path, teacher: str) -> str:
+    """The lines of Python that load the adapters alone."""
+    module, kind = json.loads((folder / "model_index.json").read_text())["scheduler"]
+    code = (folder / "scheduler" / f"{module}.py").is_file()
+    source = ["import sys", "", f'sys.path.append("{PLACE}/scheduler")', f"from {module} import {kind}"]
+    lines = [
+        *(source if code else [f"from diffusers import {kind}"]),
+        "from diffusers import DiffusionPipeline",
+        "",
+        f'scheduler = {kind}.from_pretrained("{PLACE}/scheduler")',
+        f'pipeline = DiffusionPipeline.from_pretrained("{teacher}", scheduler=scheduler)',
+        f'pipeline.load_lora_weights("{PLACE}/lora")',
+    ]
+    return "The adapters alone, for the unchanged teacher:\n\n" + python(lines)
+
+
+def python(lines: list[str]) -> str:
+    """Code as Markdown has it."""
+    return "\n".join(["```python", *lines, "```", ""])
+
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments as Python is written."""
+    return [f"{key}={value!r}" for key, value in options.items()]

@@ -1,0 +1,48 @@
+"""How pipelines of each class are called: what to hand them beside the number of steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Usage(NamedTuple):
+    """What a pipeline draws at. ``captions``: texts; ``classes``: how many labels; ``batches``: takes a batch_size."""
+
+    captions: bool
+    classes: int | None
+    batches: bool
+
+    def options(self, n: int, labels: Sequence[int], prompts: Sequence[str]) -> dict[str, Any]:
+        """Keyword arguments for n images at labels or prompts, each in turn."""
+        if self.captions:
+            return {"prompt": [prompts[i % len(prompts)] for i in range(n)]}
+        found: dict[str, Any] = {"batch_size": n} if self.batches else {}
+        return found | ({"class_labels": [labels[i % len(labels)] for i in range(n)]} if self.classes else {})
+
+    @property
+    def once(self) -> dict[str, Any]:
+        """What makes a pipeline call its network once a step: a student's guidance is in its weights."""
+        return {} if self.batches else {"guidance_scale": 1.0}
+
+
+def usage(components: Sequence[str], config: dict[str, Any]) -> Usage:
+    """How a pipeline with these components is called; ``config`` is its network's."""
+    captions = "text_encoder" in components
+    classes = None if captions else config.get("num_class_embeds") or config.get("num_embeds_ada_norm")
+    return Usage(captions, classes, batches=not captions and "transformer" not in components)
+
+
+def usage_of_folder(folder: Path) -> Usage:
+    """The same, of a saved pipeline."""
+    index = json.loads((folder / "model_index.json").read_text())
+    network = "transformer" if "transformer" in index else "unet"
+    return usage(list(index), json.loads((folder / network / "config.json").read_text()))
+
+
+def usage_of_pipeline(pipeline: Any) -> Usage:
+    """The same, of a loaded one."""
+    network = getattr(pipeline, "transformer", None) or pipeline.unet
+    return usage(list(pipeline.components), dict(network.config))
