@@ -86,7 +86,8 @@ def snippet(folder: Path, used: Usage, prompts: list[str], steps: int, options: 
     absent = (key for key, value in index.items() if value == [None, None])
     loaded |= {key: None for key in absent if key.startswith(("text_encoder", "tokenizer"))}
     labels = list(range(min(used.classes or 1, 4)))
-    given = used.options(4, labels, prompts or ["a photo"]) | used.once | {"num_inference_steps": steps, **options}
+    number = 4 if used.captions or used.classes else 16
+    given = used.options(number, labels, prompts or ["a photo"]) | used.once | {"num_inference_steps": steps, **options}
     note = f"# The scheduler, {kind}, comes with diffusers: no code but its own is run."
     if code:
         note = (
@@ -99,7 +100,6 @@ def snippet(folder: Path, used: Usage, prompts: list[str], steps: int, options: 
         note,
         f"pipeline = DiffusionPipeline.from_pretrained({place})",
         f"images = pipeline({', '.join(arguments(given))}).images",
-        'images[0].save("image.png")',
     ]
     return python(lines)
 

@@ -259,8 +259,10 @@ def quiet() -> None:
     """Leave the screen to dxmi's own progress bar."""
     import datasets
     from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     datasets.disable_progress_bars()
+    disable_progress_bar()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 

@@ -157,13 +157,20 @@ def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
     """
     given = dict(leaves(config))
     parts = [options_help(kind, None, f"dxmi {command} CONFIG [--key.sub VALUE ...]", given)]
-    for key, hint in get_type_hints(kind).items():
-        parts += [options_help(k, key, f"--{key}, a mapping", given) for k in get_args(hint) if is_dataclass(k)]
+    parts += mappings_help(get_type_hints(kind), "", given)
     for key, plugin in named_plugins(expand_options(config, kind, "")):
-        parts.append(options_help(locate(plugin["class_path"]), key, f"--{key} {contract(plugin)['name']}", given))
+        found: Any = locate(plugin["class_path"])
+        parts.append(options_help(found, key, f"--{key} {contract(plugin)['name']}", given))
+        parts += mappings_help(get_type_hints(found.__init__), f"{key}.", given)
     names = {group.removeprefix("dxmi."): ", ".join(plugins.installed(group)) for group in plugins.GROUPS}
     parts.append("installed plugins:\n" + "\n".join(f"  {group}: {found}" for group, found in names.items()))
     return "\n".join(parts)
+
+
+def mappings_help(hints: dict[str, Any], prefix: str, given: dict[str, Any]) -> list[str]:
+    """The keys of those options that are a mapping or null."""
+    kinds = [(f"{prefix}{key}", kind) for key, hint in hints.items() for kind in get_args(hint) if is_dataclass(kind)]
+    return [options_help(kind, key, f"--{key}, a mapping", given) for key, kind in kinds]
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,10 @@
 """Students that learn from their teacher: imitation, guidance folded into the weights, random weights."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import DIGITS
+from conftest import DIGITS, EXTRACTOR
 from diffusers import DDIMScheduler
 from dxmi_plugins.energies.conv import ConvEnergy
 from dxmi_plugins.samplers.diffusion.lora import Lora
@@ -79,6 +76,7 @@ def test_the_distance_is_that_of_diffusers_clean_images(source, lora):
     x, t, cond = states(found)
     texts = plain.pipeline.encode_prompt("a digit", torch.device("cpu"), 1, True)
     ddim = DDIMScheduler.from_config(plain.pipeline.scheduler.config)
+    ddim.set_timesteps(1000)
     expected = []
     for k in range(len(x)):
         node = int(found.timesteps[t[k]])
@@ -114,19 +112,20 @@ def game(found, **options):
     energy = ConvEnergy(width=4, blocks=2)
     energy(torch.zeros(1, *found.teacher.shape))
     learning = Learning(lr=Rates(sampler=2e-3), betas=(0.9, 0.99), ema=0.5)
-    return DxMI(energy, found, game=Game(**{"warmup": 100, "imitate": 1.0, "sweep": True, **options}), learning=learning)
+    options = {"warmup": 100, "imitate": 1.0, "sweep": True, **options}
+    return DxMI(energy, found, game=Game(**options), learning=learning)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=8, alpha=32.0)])
 def test_warm_up_folds_the_guidance_into_the_student(source, lora):
     found = sampler(source, "sd", lora=lora, guidance=4.0)
     played, (x, t, cond) = game(found), states(found, 16)
-    before = found.imitation(x, t, cond).item()
+    before, stds = found.imitation(x, t, cond).item(), found.stds.detach().clone()
     logs = [played.round(x, tuple(x.shape), cond) for _ in range(25)]
     after, average = found.imitation(x, t, cond).item(), played.ema.module.imitation(x, t, cond).item()
     assert after < before / 2 and average < before / 2, (before, after, average)
     assert all("policy_loss" not in log and log["imitation"].isfinite() for log in logs)
-    assert torch.equal(found.stds, found.schedule.stds.float())  # only the means imitate
+    assert torch.equal(found.stds, stds)  # only the means imitate
     wanted = found.original().call(found.original().network, x, found.timesteps[t], cond)
     plain = load_teacher(source("sd"))
     guided = plain.call(plain.network, x, plain.levels.timesteps[found.timesteps[t]], cond)
@@ -138,9 +137,10 @@ def test_warm_up_folds_the_guidance_into_the_student(source, lora):
 def test_after_the_warm_up_imitation_is_a_part_of_the_loss(source):
     found = sampler(source, "sd", guidance=2.0)
     played, (x, _, cond) = game(found, warmup=1), states(found, 8)
+    stds = found.stds.detach().clone()
     first, second = (played.round(x, tuple(x.shape), cond) for _ in range(2))
     assert "policy_loss" not in first and {"policy_loss", "imitation"} <= second.keys()
-    assert not torch.equal(found.stds, found.schedule.stds.float())
+    assert not torch.equal(found.stds, stds)
 
 
 def test_the_teacher_of_a_student_that_learns_whole_is_loaded_again_but_for_what_is_frozen(source):
@@ -162,7 +162,8 @@ def test_random_weights_are_fresh_and_can_learn_from_the_teacher(source):
     }
     differs = [not torch.equal(a, b) for a, b in zip(found.network.parameters(), plain.parameters(), strict=True)]
     assert sum(differs) > len(differs) / 3  # norms and biases start the same
-    assert all(p.requires_grad for p in found.network.parameters()) and found.original().network is found.teacher.network
+    assert all(p.requires_grad for p in found.network.parameters())
+    assert found.original().network is found.teacher.network
     played, (x, t, cond) = game(found), states(found, 16)
     before = found.imitation(x, t, cond).item()
     for _ in range(10):
@@ -206,7 +207,11 @@ def text_config(source, **game):
     [
         ({}, {}, "game.imitate: the student has to learn its teacher's guidance; set it, to 1 for one"),
         ({}, {"imitate": -1.0}, "game.imitate: -1.0 is negative"),
-        ({"name": "policy", "steps": 2}, {"imitate": 1.0}, "game.imitate: GaussianPolicy has no teacher to imitate"),
+        (
+            {"name": "policy", "shape": [1, 8, 8], "steps": 2},
+            {"imitate": 1.0},
+            "game.imitate: GaussianPolicy has no te",
+        ),
         ({"name": "langevin", "steps": 2, "step_size": 0.1}, {"imitate": 1.0}, "game.imitate: a chain that cannot"),
     ],
 )
@@ -219,44 +224,11 @@ def test_settings_without_a_teacher_to_imitate_are_one_line(source, write, tmp_p
     assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_two_processes_imitate_as_one(config, write, tmp_path):
-    """Warm-up passes by DDP's forward, later rounds use both ways at once: weights stay equal all the same."""
-    config["game"] = {"warmup": 2, "imitate": 1.0}
-    config["sampler"]["weights"] = "random"
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        "from dxmi.config import Checked, Run\n"
-        "from dxmi.dialect import read\n"
-        "from dxmi.train import Session\n"
-        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
-        "session.start(False)\n"
-        "states = []\n"
-        "for _ in range(4):\n"
-        "    session.round()\n"
-        "    states += [p.detach().clone() for p in session.run.sampler.parameters()]\n"
-        "assert session.accelerator.num_processes == 2\n"
-        "torch.save(states, f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    found = subprocess.run([*launch, script, write(config), tmp_path / "run"], capture_output=True, text=True, env=cpu)
-    assert found.returncode == 0, found.stderr[-2000:]
-    first, second = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
-    count = len(first) // 4
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(first[:count], first[count : 2 * count], strict=True))
-
-
 def test_guided_rivals_tell_two_calls_a_step(source, tmp_path, write, monkeypatch):
     config = text_config(source, imitate=1.0, warmup=1)
     monkeypatch.setattr(DiffusionSampler, "rivals", lambda self: {"rival": lambda n, s, g: torch.zeros(n, 1, 8, 8)})
-    config["evaluators"] = [{"name": "fidelity", "metrics": ["prc"], "samples": 40}]
+    config["evaluators"] = [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["prc"], "samples": 40}]
     config["compare_steps"] = [5]
-    from conftest import EXTRACTOR
-
-    config["evaluators"][0]["extractor"] = str(EXTRACTOR)
     assert main(["train", str(write(config)), "--out", str(tmp_path / "run")]) == 0
     rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())["rows"]
     assert [(row["name"], row["steps"], row["nfe"]) for row in rows[:3]] == [

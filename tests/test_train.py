@@ -179,7 +179,8 @@ def test_resume_without_a_checkpoint_starts_over(config, tmp_path, monkeypatch):
 
 def test_two_processes_end_with_equal_weights(config, write, tmp_path):
     """Each process writes its weights. (accelerate launch --cpu starts one process unless mpirun is there.)"""
-    config["game"] |= {"loss": "nce", "r1": 0.1}  # a gradient penalty passes DDP too
+    config["game"] |= {"loss": "nce", "r1": 0.1, "imitate": 1.0}  # gradient penalty and imitation pass by DDP
+    config["sampler"]["weights"] = "random"  # so that there is something to imitate
     script = tmp_path / "both.py"
     script.write_text(
         "import sys, torch\n"

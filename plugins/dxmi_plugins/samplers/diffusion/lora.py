@@ -54,9 +54,9 @@ def add_adapters(network: Any, lora: Lora) -> None:
     chosen = [name for name in layers if matches(name, targets)]
     unmatched = [] if lora.targets is None else [t for t in targets if not any(matches(name, (t,)) for name in layers)]
     if not chosen or unmatched:
-        what = f"'{unmatched[0]}' names no layer" if unmatched else f"no layer is called {', '.join(targets)}"
+        what = f"'{unmatched[0]}' names no layer" if unmatched else "attention has no layers"
         known = ", ".join(sorted({ending(name) for name in layers}))
-        raise ConfigError(f"lora.targets: {what} of this {type(network).__name__}; name some of {known}")
+        raise ConfigError(f"lora.targets: {what} in this {type(network).__name__}; name some of {known}")
     network.requires_grad_(False)
     alpha: Any = lora.rank if lora.alpha is None else lora.alpha
     inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen), network, NAME)
