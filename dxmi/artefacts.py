@@ -6,20 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from rich import box
 from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor
+from torch import Tensor
 
-from dxmi import plugins
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
-from dxmi.data import Data, load_data
-from dxmi.errors import first_line
-from dxmi.items import Draws
 
 LOADING = """```python
 import {module}  # from dxmi; diffusers loads no class that was not imported
@@ -55,17 +49,31 @@ def load_energy_and_steps(folder: str | Path) -> tuple[Energy, int]:
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
     """
-    folder = Path(folder)
+    config, weights = read_energy(Path(folder))
     try:
-        config = json.loads((folder / "config.json").read_text())
-        weights = load_file(folder / "model.safetensors")
         energy = build_plugin(Energy, config["plugin"])  # type: ignore[type-abstract]
         energy.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        return energy.eval(), config["steps"]
+    except (KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
-    return energy.eval(), config["steps"]
+
+
+def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What ``config.json`` and ``model.safetensors`` hold.
+
+    Raises:
+        ConfigError: they are not there, or cannot be read
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return config | {"plugin": config["plugin"]}, load_file(folder / "model.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
+
+
+def energy_folder(source: str | Path) -> Path:
+    """``source``, or the energy in it where it is a run."""
+    return Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8, least: int = 64) -> None:
@@ -158,56 +166,3 @@ Settings: `{json.dumps(settings)}`
         card += "\n" + "\n".join(markdown(evaluation["rows"]))
         card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
     (folder / "README.md").write_text(card)
-
-
-def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor:
-    """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
-
-    Raises:
-        ConfigError: there is no such pipeline, or it cannot make that many steps
-    """
-    from diffusers import DiffusionPipeline
-
-    folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
-    if folder.exists() and not (folder / "model_index.json").exists():
-        raise ConfigError(
-            f"{source}: its sampler is no diffusers pipeline (there is no {folder.name}/model_index.json)"
-        )
-    for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
-        if scheduler.problem is None:
-            scheduler.load()  # diffusers loads no class that was not imported
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(str(folder) if folder.exists() else source)
-    except (OSError, ValueError, KeyError) as error:
-        why = (
-            first_line(error)
-            if folder.exists()
-            else "there is no such folder, and the hub has it not or is out of reach"
-        )
-        raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
-    options = {} if steps is None else {"num_inference_steps": steps}
-    try:
-        pipeline.to(Accelerator().device)
-        images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--steps: {error}") from error
-    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
-
-
-def score(source: str, data: Data) -> list[float]:
-    """The energy of every image or vector, in the dataset's order: low means like the data it learned.
-
-    Raises:
-        ConfigError: there is no such energy or data, or the items do not fit the energy
-    """
-    folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
-    (energy, steps), items = load_energy_and_steps(folder), load_data(data)
-    assert not isinstance(items, Draws)
-    device = Accelerator().device
-    energy.to(device)
-    try:
-        with torch.no_grad():
-            parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
-            return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
-    except (RuntimeError, AssertionError) as error:  # lazy layers assert
-        raise ConfigError(f"{data.path}: items {items.event_shape} do not fit the energy in {folder}") from error

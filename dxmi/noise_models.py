@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dxmi import plugins, score_matching
 from dxmi.data import Source
 from dxmi.errors import ConfigError, require
 from dxmi.items import Images
-from dxmi.score_models import Model, build, cleanest, free_network, save_free, some
+from dxmi.score_models import Model, build, cleanest, free_network, save_free, save_report, some
 from dxmi.scores import convert
 
 if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+FEW = 16  # images for a UNet's asymmetry: passes back through a pass back keep its activations several times
 
 
 def ddpm_model(run: Pretrain, source: Source) -> Model:
@@ -42,10 +42,11 @@ def ddpm_model(run: Pretrain, source: Source) -> Model:
 
 
 def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t (B,) -> scalar, by prediction type."""
+    """``score_matching.ddpm`` of a UNet at a scheduler's timesteps: x0, noise (B,C,H,W), t (B,) -> scalar per pixel."""
+    kept = scheduler.alphas_cumprod.to(x0)[t]
     kind = scheduler.config.prediction_type
-    target = noise if kind == "epsilon" else x0 if kind == "sample" else scheduler.get_velocity(x0, noise, t)
-    return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, target)
+    losses = score_matching.ddpm(lambda x: network(x, t).sample, kind, x0, noise, kept.sqrt(), (1 - kept).sqrt())
+    return losses.mean() / x0[0].numel()
 
 
 def build_unet(run: Pretrain, source: Source) -> nn.Module:
@@ -66,6 +67,7 @@ def multi_noise_model(run: Pretrain, source: Source) -> Model:
 
     scheduler = noise_levels(run, source)
     kind, sigmas = scheduler.config.prediction_type, scheduler.sigmas.float()
+    power = 2.0 if run.anneal_power is None else run.anneal_power
     free = run.score is not None
     network = free_network(run, source, sigmas.tolist()) if free else build_unet(run, source)
 
@@ -76,17 +78,28 @@ def multi_noise_model(run: Pretrain, source: Source) -> Model:
             output = network(x, t)
             return convert(output if free else output.sample, kind, "score", x, 1.0, sigma)
 
-        losses = score_matching.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t])
+        losses = score_matching.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t], power)
         return losses.mean() / x0[0].numel()
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
-        if not free:
-            DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
-            return {}
-        scheduler.save_pretrained(out / "scheduler")
-        return save_free(network, out, cleanest(run, source, float(sigmas[0])))
+        if free:
+            scheduler.save_pretrained(out / "scheduler")
+            return save_free(network, out, cleanest(run, source, float(sigmas[0])))
+        DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(out)
+        return unet_report(network, kind, cleanest(run, source, float(sigmas[0]), FEW), float(sigmas[0]), out)
 
     return Model(network, loss, save)
+
+
+def unet_report(unet: nn.Module, kind: str, x: Tensor, sigma: float, out: Path) -> dict[str, float]:
+    """Write ``report.json`` of a UNet's score at events x (B,C,H,W) of the cleanest level, whose std is sigma."""
+    place = next(unet.parameters()).device
+    t = torch.zeros(len(x), dtype=torch.long, device=place)
+
+    def score(y: Tensor) -> Tensor:
+        return convert(unet(y, t).sample, kind, "score", y, 1.0, sigma)
+
+    return save_report(score, x.to(place), score_matching.probes(x, "rademacher").to(place), out)
 
 
 def noise_levels(run: Pretrain, source: Source) -> Any:

@@ -27,7 +27,7 @@ from dxmi.dialect import differences
 from dxmi.errors import require
 from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
-from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise
+from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise, start_from_weights
 from dxmi.items import Draws, Items
 
 console = Console(stderr=True)
@@ -44,7 +44,7 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
     """
     old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
     checkpoint.refuse(out, resume, differences(old, config.resolved))
-    session = Session(config, out)
+    session = Session(config, out, fresh=not (resume and checkpoint.saved(out)))
     floor = session.floor()
     session.start(resume)
     session.play()
@@ -53,9 +53,9 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
 
 
 class Session:
-    """One process's share of a run."""
+    """One process's share of a run; one that is not ``fresh`` has its weights from a checkpoint later."""
 
-    def __init__(self, config: Checked[Run], out: Path):
+    def __init__(self, config: Checked[Run], out: Path, fresh: bool = True):
         self.config, self.out = config, out
         values = config.values
         tracker = values.tracker
@@ -76,9 +76,12 @@ class Session:
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         check_memory(run, self.shape, self.accelerator.device)
         initialise(run, self.shape, self.data)
+        changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
+        for line in changed:
+            self.tell(f"energy_weights: learned with other options: {line}")
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""
