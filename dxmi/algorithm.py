@@ -80,14 +80,16 @@ class DxMI(Rollouts):
         player = "energy" if self.value is None else "value"
         if player not in self.networks or (self.buffer is not None and self.buffer.settings.learn == "denoise"):
             return {}
-        losses, returns = [], self.returns(J, xs, cond) if self.game.trace else None
-        for x, t, x_next in self.transitions(J, xs, data, cond, first=0 if self.policy.value_guided else 1):
-            with torch.no_grad():
-                whole = None if returns is None else returns[t, torch.arange(len(t), device=t.device)]
-                target = self.target(J, x, t, x_next, s2, cond) if whole is None else whole
-            loss = (self.networks[player](x, t, cond) - target).square().mean()
-            self.descend(player, loss)
-            losses.append(loss.detach())
+        losses = []
+        for _ in range(self.game.value_steps):
+            returns = self.returns(J, xs, cond) if self.game.trace else None
+            for x, t, x_next in self.transitions(J, xs, data, cond, first=0 if self.policy.value_guided else 1):
+                with torch.no_grad():
+                    whole = None if returns is None else returns[t, torch.arange(len(t), device=t.device)]
+                    target = self.target(J, x, t, x_next, s2, cond) if whole is None else whole
+                loss = (self.networks[player](x, t, cond) - target).square().mean()
+                self.descend(player, loss)
+                losses.append(loss.detach())
         return {"value_loss": torch.stack(losses).mean()} if losses else {}
 
     def target(self, J: CostToGo, x: Tensor, t: Tensor, x_next: Tensor, s2: Tensor, cond: Tensor | None) -> Tensor:

@@ -28,6 +28,7 @@ from dxmi.energy import Product as Product
 from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
 from dxmi.references import DensitySamples as DensitySamples
+from dxmi.references import Labelled as Labelled
 
 About = Tensor | list[str] | None
 """What the data say of each of B items: labels (B,) long, B captions, or nothing."""
@@ -307,7 +308,7 @@ class Evaluator(Protocol):
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
         """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``.
 
-        Of a known density it is an ``DensitySamples``.
+        Of a known density it is a ``DensitySamples``, and of labelled items a ``Labelled``.
         """
 
     def stamp(self) -> dict[str, Any]:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from rich import box
 from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor
+from torch import Tensor
 
-from dxmi import plugins
 from dxmi.api import ConfigError, Energy
 from dxmi.config import build_plugin
-from dxmi.data import Data, load_data
-from dxmi.errors import first_line, require
-from dxmi.items import Items
-from dxmi.usage import usage_of_pipeline
 
 
 def save_energy(
@@ -48,17 +40,31 @@ def load_energy_and_steps(folder: str | Path) -> tuple[Energy, int]:
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
     """
-    folder = Path(folder)
+    config, weights = read_energy(Path(folder))
     try:
-        config = json.loads((folder / "config.json").read_text())
-        weights = load_file(folder / "model.safetensors")
         energy = build_plugin(Energy, config["plugin"])  # type: ignore[type-abstract]
         energy.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        return energy.eval(), config["steps"]
+    except (KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
-    return energy.eval(), config["steps"]
+
+
+def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What ``config.json`` and ``model.safetensors`` hold.
+
+    Raises:
+        ConfigError: they are not there, or cannot be read
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return config | {"plugin": config["plugin"]}, load_file(folder / "model.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
+
+
+def energy_folder(source: str | Path) -> Path:
+    """``source``, or the energy in it where it is a run."""
+    return Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8, least: int = 64) -> None:
@@ -122,75 +128,3 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
     """The same as lines of a Markdown table."""
     heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
     return [heading, "|" + "---|" * len(cells(rows)[0]), *body]
-
-
-def is_own_code(folder: Path) -> bool:
-    """Whether a pipeline's folder brings code, and all of it is a copy of an installed module of ``dxmi.diffusers``."""
-    own = [plugins.find_file(plugin.claims[0].module) for plugin in plugins.installed("dxmi.diffusers").values()]
-    sources = {Path(spec.origin).read_bytes() for spec in own if spec is not None and spec.origin is not None}
-    brought = {file.read_bytes() for file in folder.rglob("*.py")}
-    return bool(brought) and brought <= sources
-
-
-def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: Sequence[str] = ()) -> Tensor:
-    """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
-
-    They are of the prompts in turn, or of classes at random, for pipelines that draw these.
-
-    Raises:
-        ConfigError: there is no such pipeline, it cannot make that many steps, or it needs prompts or knows none
-    """
-    from diffusers import DiffusionPipeline
-
-    folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
-    if folder.exists() and not (folder / "model_index.json").exists():
-        raise ConfigError(
-            f"{source}: its sampler is no diffusers pipeline (there is no {folder.name}/model_index.json)"
-        )
-    for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
-        if scheduler.problem is None:
-            scheduler.load()  # diffusers loads no class that was not imported
-    try:
-        place = str(folder) if folder.exists() else source
-        pipeline = DiffusionPipeline.from_pretrained(place, trust_remote_code=is_own_code(folder))
-    except (OSError, ValueError, KeyError) as error:
-        why = (
-            first_line(error)
-            if folder.exists()
-            else "there is no such folder, and the hub has it not or is out of reach"
-        )
-        raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
-    used, student = usage_of_pipeline(pipeline), pipeline.scheduler.config.get("table")
-    require(bool(prompts) or not used.captions, f"--prompt: {source} draws from text; give one")
-    require(not prompts or used.captions, f"--prompt: {source} does not draw from text; leave it out")
-    generator = Generator().manual_seed(seed)
-    labels = torch.randint(used.classes or 1, (n,), generator=generator).tolist()
-    options = used.options(n, labels, prompts) | ({} if student is None else used.once)
-    steps = steps or (None if student is None else len(student))
-    options |= {} if steps is None else {"num_inference_steps": steps}
-    torch.manual_seed(seed)  # some pipelines hand no generator to their scheduler
-    try:
-        pipeline.to(Accelerator().device)
-        images = pipeline(generator=generator, output_type="np", **options).images
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--steps: {error}") from error
-    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
-
-
-def score(source: str, data: Data) -> list[float]:
-    """The energy of every image or vector, in the dataset's order: low means like the data it learned.
-
-    Raises:
-        ConfigError: there is no such energy or data, or the items do not fit the energy
-    """
-    folder = Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
-    (energy, steps), items = load_energy_and_steps(folder), load_data(data)
-    assert isinstance(items, Items)
-    device = Accelerator().device
-    energy.to(device)
-    try:
-        with torch.no_grad():
-            parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
-            return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
-    except (RuntimeError, AssertionError) as error:  # lazy layers assert
-        raise ConfigError(f"{data.path}: items {items.event_shape} do not fit the energy in {folder}") from error

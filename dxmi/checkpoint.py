@@ -27,6 +27,7 @@ def save(accelerator: Accelerator, run: Path, step: int) -> None:
         for path in older:
             if path != folder:
                 shutil.rmtree(path)
+    accelerator.wait_for_everyone()
 
 
 def saved(run: Path) -> list[Path]:

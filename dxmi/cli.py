@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dxmi import plugins
+from dxmi.configured import configured, quiet
 from dxmi.errors import ConfigError
 from dxmi.parser import build_parser
+from dxmi.sample_command import run_sample
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,109 +75,6 @@ def contents(folder: Path) -> str:
     return ", ".join(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()))
 
 
-def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> Any:
-    """The checked config, or None if help or the resolved config was printed instead."""
-    import yaml
-
-    from dxmi.config import Checked, help_text
-    from dxmi.dialect import read
-
-    if options.config and overrides and not Path(options.config).is_file():
-        raise ConfigError(f"{options.config}: no such file; give the config first, then --key VALUE")
-    if options.help:
-        print(options.own_help())
-        print(help_text(kind, read(options.config, overrides) if options.config else {}, options.command))
-        return None
-    if options.config is None:
-        raise ConfigError(f"{options.command}: give a config file, such as configs/digits.yaml")
-    config = Checked(kind, read(options.config, overrides))
-    if options.print_config:
-        print(yaml.safe_dump(config.resolved, sort_keys=False), end="")
-        return None
-    return config
-
-
-def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
-    """``dxmi sample``."""
-    if options.n is not None and options.n < 1:
-        raise ConfigError("-n: give at least 1")
-    if options.config and Path(options.config).suffix in (".yaml", ".yml"):
-        run_density(options, overrides)
-        return
-    if options.help:
-        print(options.own_help())
-        return
-    if not options.config:
-        raise ConfigError("sample: give a run, a pipeline or a config, such as configs/banana_mala.yaml")
-    if overrides or options.print_config:
-        given = overrides[0] if overrides else "--print_config"
-        raise ConfigError(f"{given}: a pipeline takes no such option; see 'dxmi sample --help'")
-    quiet()
-    folder = Path(options.config)
-    if (folder / "run.yaml").exists() and (folder / "energy").is_dir() and not (folder / "pipeline").exists():
-        run_learned_again(options)
-        return
-    if (folder / "sampler").is_dir():
-        run_density_again(options)
-        return
-    if (folder / "run.yaml").exists() and not (folder / "pipeline").exists():
-        raise ConfigError(f"{options.config}: holds no finished run; 'dxmi train ... --resume' goes on with it")
-    from dxmi.artefacts import sample_pipeline, save_grid
-
-    out = options.out or Path("grid.png")
-    prompts = options.prompt or ()
-    save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0, prompts), out)
-    print(out)
-
-
-def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
-    """``dxmi sample CONFIG``."""
-    from dxmi.chains import Chains
-    from dxmi.dialect import read
-
-    if "steps" in (read(options.config) if Path(options.config).is_file() else {}):
-        raise ConfigError(f"{options.config}: is for 'dxmi train', and 'dxmi sample RUN' draws from the run it leaves")
-    given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
-    own = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    config = configured(Chains, options, [*overrides, *own])
-    if config is not None:
-        from dxmi.sampling import sample_density
-
-        print(sample_density(config, options.out or Path("runs") / Path(options.config).stem))
-
-
-def run_density_again(options: argparse.Namespace) -> None:
-    """``dxmi sample RUN`` of a run on a known density."""
-    from safetensors.torch import save_file
-
-    from dxmi.densities import sample_density_run
-
-    if options.steps is not None:
-        raise ConfigError("--steps: a learned sampler has the steps it was trained with")
-    out = options.out or Path("samples.safetensors")
-    save_file(sample_density_run(Path(options.config), options.n or 1000, options.seed or 0), out)
-    print(out)
-
-
-def run_learned_again(options: argparse.Namespace) -> None:
-    """``dxmi sample RUN`` of a run on data that left no pipeline."""
-    from safetensors.torch import save_file
-
-    from dxmi.artefacts import save_grid
-    from dxmi.learned import sample_learned
-
-    if options.steps is not None:
-        raise ConfigError("--steps: a sampler or a chain that an energy was learned with has the steps of that run")
-    samples = sample_learned(Path(options.config), options.n, options.seed or 0).cpu()
-    images = samples.ndim == 4
-    out = options.out or Path("grid.png" if images else "samples.safetensors")
-    if images:
-        save_grid(samples, out)
-    else:
-        save_file({"samples": samples.contiguous()}, out)
-    print(out)
-
-
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate``."""
     if options.n is not None and options.n < 2:
@@ -203,16 +101,22 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi score``."""
+    if options.classes and not options.labels:
+        raise ConfigError("--classes: AUROC needs labels; give --labels too")
     quiet()
-    from dxmi.artefacts import score
     from dxmi.data import Data
+    from dxmi.scoring import score, score_labelled, show
 
-    energies = score(options.source, Data(path=options.images, column=options.column))
+    data = Data(path=options.images, column=options.column)
+    found = score_labelled(options.source, data, options.labels, options.classes) if options.labels else None
+    energies = score(options.source, data) if found is None else found["energies"]
     if options.json:
-        options.json.write_text(json.dumps(energies) + "\n")
+        options.json.write_text(json.dumps(found or energies) + "\n")
         print(options.json)
     else:
         print("\n".join(f"{energy:.6g}" for energy in energies))
+    if found:
+        show(found["metrics"])
 
 
 def run_inspect(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -253,18 +157,6 @@ def run_plugins(options: argparse.Namespace, overrides: list[str]) -> None:
         problem = f"  BROKEN: {plugin.problem}" if plugin.problem else ""
         owner = ", ".join(plugin.distributions)
         print(f"{plugin.group.removeprefix('dxmi.'):<11} {plugin.name:<20} {plugin.value}  ({owner}){problem}")
-
-
-def quiet() -> None:
-    """Leave the screen to dxmi's own progress bar."""
-    import datasets
-    from diffusers.utils import logging
-    from transformers.utils.logging import disable_progress_bar
-
-    datasets.disable_progress_bars()
-    disable_progress_bar()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {

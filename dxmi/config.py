@@ -76,6 +76,8 @@ class Run(Learning):
         energy: plugin; a network to be learned from data, or a known density
         sampler: plugin; what is fine-tuned, or a chain that stays as it is
         data: what to learn from; null where the energy is a known density
+        energy_weights: folder with what the energy starts from: one that 'dxmi pretrain' left, a run or its energy/;
+            null starts from random weights
         value: plugin, a network with time; null makes the energy's network the value too
         evaluators: plugins, called at the end
         seed: of weights, noise and batches
@@ -95,6 +97,7 @@ class Run(Learning):
     energy: Energy
     sampler: Sampler
     data: Data | None = None
+    energy_weights: str | None = None
     value: Energy | None = None
     evaluators: list[Evaluator] = field(default_factory=list)
     seed: int = 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import torch
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
+from dxmi.artefacts import energy_folder, read_energy
 from dxmi.config import Run
 from dxmi.data import Source, check_labels
-from dxmi.errors import first_line
+from dxmi.dialect import differences
+from dxmi.errors import first_line, require
 from dxmi.tables import about_key
 
 
@@ -29,6 +32,8 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError("game.start: there are no data to start from; leave it out")
     if run.data is not None and run.game.start == "chains" and run.game.chains < run.data.batch_size:
         raise ConfigError(f"game.chains: {run.game.chains} do not fill a batch of {run.data.batch_size}; give more")
+    if run.game.value_steps != 1 and (fixed or (run.value is None and not any(True for _ in run.energy.parameters()))):
+        raise ConfigError("game.value_steps: there is no value to learn; leave it out")
     if fixed and not data:
         raise ConfigError("sampler: neither this chain nor a known density learns; draw with 'dxmi sample'")
     if fixed and run.game.imitate:
@@ -81,7 +86,12 @@ def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
     if run.energy.event_shape is None:
         raise ConfigError("replay: its states come from a known density, and the energy is a network")
     if run.replay.learn == "denoise":
-        idle = {"sweep": run.game.sweep, "trace": run.game.trace, "ceiling": run.game.ceiling is not None}
+        idle = {
+            "sweep": run.game.sweep,
+            "value_steps": run.game.value_steps != 1,
+            "trace": run.game.trace,
+            "ceiling": run.game.ceiling is not None,
+        }
         for key in (key for key, used in idle.items() if used):
             raise ConfigError(f"game.{key}: rollouts teach nothing with replay.learn: denoise; leave it out")
     ask("replay", lambda: cast(GaussianSampler, run.sampler).marginal(torch.zeros(1, dtype=torch.long)))
@@ -89,14 +99,31 @@ def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
 
 def check_memory(run: Run, shape: tuple[int, ...], device: torch.device) -> None:
     """Raise ConfigError if the persistent chains or the kept states of events ``shape`` do not fit into memory."""
-    kept = {"game.chains": run.game.chains if run.game.start == "chains" else 0}
-    kept["replay.size"] = 0 if run.replay is None else run.replay.size
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    for key, states in kept.items():
-        need = states * math.prod(shape) * torch.get_default_dtype().itemsize
+    kept = {}  # and what lies beside them for a while
+    if run.data is not None and run.game.start == "chains":
+        kept["game.chains"] = (run.game.chains, run.data.batch_size)
+    if run.replay is not None:  # the old states and the new ones, while some are taken in
+        kept["replay.size"] = (run.replay.size, run.replay.size + max(run.batch_size, run.replay.batch))
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    for key, (states, beside) in kept.items():
+        need = (states + beside) * math.prod(shape) * torch.get_default_dtype().itemsize
         if need > free:
             room = f"{need / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free; lower it"
             raise ConfigError(f"{key}: {states} states of {math.prod(shape)} numbers take {room}")
+
+
+def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take: what the machine has, or less where a container (cgroup v2) is limited.
+
+    Cached files that nobody has read lately count as free, as they do for the machine.
+    """
+    free: int = psutil.virtual_memory().available
+    try:
+        limit, used = ((cgroup / f"memory.{what}").read_text().strip() for what in ("max", "current"))
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used) + int(stat["inactive_file"])))
 
 
 def event_shape(run: Run, data: Source | None) -> tuple[int, ...]:
@@ -160,3 +187,30 @@ def initialise(run: Run, shape: tuple[int, ...], data: Source | None) -> None:
                 ask("game.imitate", lambda: policy.imitation(x, torch.zeros(1, dtype=torch.long), cond))
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
+
+
+def start_from_weights(run: Run, plugin: dict[str, Any]) -> list[str]:
+    """Load ``energy_weights`` into the energy, which knows its sizes and was built of ``plugin``, as YAML has it.
+
+    Returns the options that were others when those weights were learned: they fit, but may not mean the same.
+
+    Raises:
+        ConfigError: there is no such folder, it holds another plugin, or its weights do not fit
+    """
+    if run.energy_weights is None:
+        return []
+    folder, key = energy_folder(run.energy_weights), "energy_weights"
+    require(any(True for _ in run.energy.parameters()), f"{key}: {plugin['name']} has nothing to learn; leave it out")
+    try:
+        config, weights = read_energy(folder)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}; give what 'dxmi pretrain' left of an energy, or a run") from error
+    before = config["plugin"]
+    require(before["name"] == plugin["name"], f"{key}: {folder} holds a {before['name']}, energy is {plugin['name']}")
+    differing = differences(before, plugin, "energy")
+    try:
+        run.energy.load_state_dict(weights)
+    except RuntimeError as error:
+        why = "; ".join(differing) or str(error).strip().splitlines()[-1].strip()
+        raise ConfigError(f"{key}: the weights in {folder} do not fit the energy: {why}") from error
+    return differing

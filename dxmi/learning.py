@@ -36,6 +36,7 @@ class Game:
             2023, arXiv:2210.03142); it is how a student learns its teacher's guidance
         sweep: whether value and policy learn from all T transitions of a rollout in turn, as in the paper, with T
             optimiser steps a round each; otherwise from one random transition of each chain, with one step
+        value_steps: how many times the value learns from a round's rollout, with new targets and transitions each time
         noised: share of the states that value and policy learn at that are data with the noise of the sampler's
             noising chain, in place of states of rollouts; it keeps modes that rollouts no longer reach
         explore: factor on the noise of a value-guided sampler's rollouts, which the value learns along (kappa, MATH 4);
@@ -65,6 +66,7 @@ class Game:
     warmup: int = 50
     imitate: float = 0.0
     sweep: bool = False
+    value_steps: int = 1
     noised: float = 0.0
     explore: float = 1.0
     trace: float = 0.0
@@ -76,7 +78,8 @@ class Game:
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
-        require(self.chains >= 1, f"game.chains: {self.chains} is not positive")
+        for key in ("chains", "value_steps"):
+            require(getattr(self, key) >= 1, f"game.{key}: {getattr(self, key)} is not positive")
         require(0 <= self.noised <= 1, f"game.noised: {self.noised} is no share")
         require(self.noised == 0 or self.trace == 0, "game.noised: TD(lambda) follows whole rollouts; leave one at 0")
         require(self.explore > 0, f"game.explore: {self.explore} is not positive")

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dxmi import plugins, score_matching
 from dxmi.data import Source
 from dxmi.errors import ConfigError, require
 from dxmi.items import Batch, Images
-from dxmi.score_models import Model, build, cleanest, free_network, save_free, some
+from dxmi.score_models import Model, build, cleanest, free_network, save_free, save_report, some
 from dxmi.scores import convert
 from dxmi.streams import Stream
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+FEW = 16  # images for a UNet's asymmetry: passes back through a pass back keep its activations several times
 
 
 def ddpm_model(run: Pretrain, source: Source) -> Model:
@@ -57,10 +57,14 @@ def save_unet(network: nn.Module, scheduler: Any, out: Path) -> None:
 
 
 def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020): x0, noise (B,C,H,W), t and labels (B,) -> scalar, by prediction type."""
-    kind = scheduler.config.prediction_type
-    target = noise if kind == "epsilon" else x0 if kind == "sample" else scheduler.get_velocity(x0, noise, t)
-    return F.mse_loss(network(scheduler.add_noise(x0, noise, t), t, *labels).sample, target)
+    """``score_matching.ddpm`` of a UNet: x0, noise (B,C,H,W), timesteps t and labels (B,) -> scalar per pixel."""
+    kept, kind = scheduler.alphas_cumprod.to(x0)[t], scheduler.config.prediction_type
+
+    def output(x: Tensor) -> Tensor:
+        return network(x, t, *labels).sample  # type: ignore[no-any-return]
+
+    losses = score_matching.ddpm(output, kind, x0, noise, kept.sqrt(), (1 - kept).sqrt())
+    return losses.mean() / x0[0].numel()
 
 
 def build_unet(run: Pretrain, source: Source) -> nn.Module:
@@ -82,6 +86,7 @@ def multi_noise_model(run: Pretrain, source: Source) -> Model:
     """A score for every noise level of the annealed-Langevin scheduler: a UNet of images, or a ``ScoreNetwork``."""
     scheduler = noise_levels(run, source)
     kind, sigmas = scheduler.config.prediction_type, scheduler.sigmas.float()
+    power = 2.0 if run.anneal_power is None else run.anneal_power
     free = run.score is not None
     network = free_network(run, source, sigmas.tolist()) if free else build_unet(run, source)
 
@@ -93,17 +98,30 @@ def multi_noise_model(run: Pretrain, source: Source) -> Model:
             output = network(x, t, *told(batch))
             return convert(output if free else output.sample, kind, "score", x, 1.0, sigma)
 
-        losses = score_matching.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t])
+        losses = score_matching.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t], power)
         return losses.mean() / x0[0].numel()
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
-        if not free:
-            save_unet(network, scheduler, out)
-            return {}
-        scheduler.save_pretrained(out / "scheduler")
-        return save_free(network, out, cleanest(run, source, float(sigmas[0])))
+        if free:
+            scheduler.save_pretrained(out / "scheduler")
+            return save_free(network, out, cleanest(run, source, float(sigmas[0])))
+        save_unet(network, scheduler, out)
+        return unet_report(network, kind, source.batch(0, FEW, run.seed), float(sigmas[0]), out)
 
     return Model(network, loss, save)
+
+
+def unet_report(unet: nn.Module, kind: str, batch: Batch, sigma: float, out: Path) -> dict[str, float]:
+    """Write ``report.json`` of a UNet's score at images (B,C,H,W) with the cleanest level's noise, of std sigma."""
+    place = next(unet.parameters()).device
+    labels = tuple(part.to(place) for part in told(batch))
+    x = (batch.items + sigma * torch.randn_like(batch.items)).to(place)
+    t = torch.zeros(len(x), dtype=torch.long, device=place)
+
+    def score(y: Tensor) -> Tensor:
+        return convert(unet(y, t, *labels).sample, kind, "score", y, 1.0, sigma)
+
+    return save_report(score, x, score_matching.probes(x, "rademacher"), out)
 
 
 def noise_levels(run: Pretrain, source: Source) -> Any:

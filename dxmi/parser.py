@@ -56,7 +56,7 @@ def add_train(commands: Any) -> None:
 
 def add_pretrain(commands: Any) -> None:
     """``dxmi pretrain``."""
-    about = "train a teacher, a score model or an energy from scratch, by score matching"
+    about = "train a teacher, a score model or an energy from scratch, without a game"
     configured(commands, "pretrain", about, "YAML file", FOLDER)
 
 
@@ -98,7 +98,12 @@ def add_score(commands: Any) -> None:
     score.add_argument("source", help="run folder or energy folder")
     score.add_argument("images", help="Parquet file, folder of images or hub id")
     score.add_argument("--column", default="image", help="column of images or lists of numbers (default image)")
-    score.add_argument("--json", type=Path, help="file to write the list of energies to (default: print it)")
+    labels = "column of 0 for good and 1 for defect: also tell the AUROC of the energies as anomaly scores"
+    score.add_argument("--labels", metavar="COLUMN", help=labels)
+    classes = "column of the kind of thing each item is: AUROC of each kind, and their mean"
+    score.add_argument("--classes", metavar="COLUMN", help=classes)
+    written = "file to write the list of energies to (default: print it); with --labels an object with AUROC too"
+    score.add_argument("--json", type=Path, help=written)
 
 
 def add_inspect(commands: Any) -> None:

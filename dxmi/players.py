@@ -104,9 +104,9 @@ class Players:
             self.ema.update_parameters(self.sampler)
 
     def follow_value(self) -> None:
-        """Move the value's averages towards it."""
+        """Move the value's averages towards it, if it has anything to average."""
         for average in (self.value_ema, self.target_value):
-            if average is not None and self.value is not None:
+            if average is not None and self.value is not None and "value" in self.networks:
                 average.update_parameters(self.value)
 
     def set_rates(self) -> None:

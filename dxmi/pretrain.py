@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,12 @@ from dxmi.config import Checked
 from dxmi.data import Data, draw_batch, load_data
 from dxmi.errors import ConfigError, require
 from dxmi.noise_models import ddpm_model, multi_noise_model
+from dxmi.reconstruction import reconstruction_model
 from dxmi.score_models import score_model
 
-Objective = Literal["ddpm", "multi_noise", "denoising", "implicit", "hutchinson", "sliced", "explicit"]
+Objective = Literal[
+    "ddpm", "multi_noise", "denoising", "implicit", "hutchinson", "sliced", "explicit", "reconstruction"
+]
 
 
 @dataclass(kw_only=True)
@@ -29,20 +33,23 @@ class Pretrain:
     Args:
         data: what to learn from: images, vectors or draws of a known density
         objective: the loss. ddpm and multi_noise learn the score at many noise levels: ddpm of a UNet that becomes a
-            teacher, multi_noise of a UNet, or ``score``, for annealed Langevin. The others learn one score, of
-            ``energy`` or ``score``: denoising that of the data with noise, implicit, hutchinson and sliced that of the
-            data as they are, which must have a density; explicit the known one of ``data.density``
+            teacher, multi_noise of a UNet, or ``score``, for annealed Langevin. Five learn one score, of ``energy`` or
+            ``score``: denoising that of the data with noise, implicit, hutchinson and sliced that of the data as they
+            are, which must have a density; explicit the known one of ``data.density``. reconstruction makes an
+            ``energy`` that is an autoencoder, as sphere_autoencoder, give the data back
         seed: of weights, noise and batches
         steps: optimiser steps
         unet: options of diffusers' UNet2DModel; channels and size are read from the images, the number of classes from
             ``data.label``, with which it learns to draw each class
-        energy: plugin, a network whose negative gradient is the score
+        energy: plugin, a network whose negative gradient is the score, or an autoencoder
         score: options of a free score network (width, depth): a multilayer perceptron, no gradient of anything
         noise: with ddpm options of diffusers' DDPMScheduler (num_train_timesteps, beta_schedule, prediction_type, ...),
             with multi_noise of the AnnealedLangevinScheduler (sigmas, sigma_max, sigma_min, num_train_timesteps,
             inner, ...); there ``sigma_max: data``, the default, takes the largest distance of two events, and without
             num_train_timesteps the levels overlap as Song and Ermon 2020 advise
         sigma: std of the noise of denoising
+        anneal_power: multi_noise weighs the denoising loss of a level by sigma to that power; null means 2, Song and
+            Ermon's, with which all levels count alike, and with 0 the cleanest ones outweigh the others
         probes: what hutchinson and sliced project on; null means rademacher, which varies less
         lr: peak learning rate of AdamW, reached after ``warmup`` steps and then lowered along a cosine to 0
         warmup: steps of the rise
@@ -59,6 +66,7 @@ class Pretrain:
     score: dict[str, Any] | None = None
     noise: dict[str, Any] = field(default_factory=dict)
     sigma: float | None = None
+    anneal_power: float | None = None
     probes: Literal["gaussian", "rademacher"] | None = None
     lr: float = 2e-4
     warmup: int = 500
@@ -83,6 +91,14 @@ class Pretrain:
             f"probes: objective {kind} uses none; leave it out",
         )
         require(
+            self.anneal_power is None or kind == "multi_noise",
+            f"anneal_power: objective {kind} does not use it; leave it out",
+        )
+        require(
+            self.anneal_power is None or math.isfinite(self.anneal_power),
+            f"anneal_power: {self.anneal_power} is not finite",
+        )
+        require(
             not self.noise or kind in ("ddpm", "multi_noise"),
             f"noise: objective {kind} has no noise levels; leave it out",
         )
@@ -92,6 +108,9 @@ class Pretrain:
         levels = kind in ("ddpm", "multi_noise")
         require(not levels or self.energy is None, f"energy: objective {kind} has many noise levels; leave it out")
         require(kind != "ddpm" or self.score is None, "score: objective ddpm trains a UNet; leave it out")
+        if kind == "reconstruction":
+            require(self.score is None, "score: objective reconstruction trains an energy; leave it out")
+            require(self.energy is not None, "energy: name an autoencoder, as sphere_autoencoder")
         require(
             levels or (self.energy is None) != (self.score is None),
             f"objective: {kind} trains either an energy or a score; give one of them",
@@ -116,11 +135,12 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
 
     if (out / "model_index.json").exists() or (out / "config.json").exists():
         raise ConfigError(f"--out: {out} already holds a pipeline or network; give another folder")
+    require(0 <= config.values.seed < 2**32, f"seed: {config.values.seed} is not between 0 and 2^32 - 1")
     set_seed(config.values.seed)
     run = config.build()
     source = load_data(run.data)
     set_seed(run.seed)
-    kinds = {"ddpm": ddpm_model, "multi_noise": multi_noise_model}
+    kinds = {"ddpm": ddpm_model, "multi_noise": multi_noise_model, "reconstruction": reconstruction_model}
     model = kinds.get(run.objective, score_model)(run, source)
     # an energy's additive constant is in no score, and distributed training has to know that it stays without gradient
     spare = DistributedDataParallelKwargs(find_unused_parameters=run.energy is not None)

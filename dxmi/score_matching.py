@@ -76,25 +76,31 @@ def denoising(score: Score, x: Tensor, noise: Tensor, sigma: Tensor | float) -> 
 
 
 def multi_noise(
-    score: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    noise: Tensor,
-    sigma: Tensor,
-    weight: Callable[[Tensor], Tensor] = torch.square,
+    score: Callable[[Tensor, Tensor], Tensor], x: Tensor, noise: Tensor, sigma: Tensor, power: float = 2.0
 ) -> Tensor:
-    """``weight(sigma)`` times ``denoising`` of ``score(x, sigma)``, each event at its own sigma (row 20).
+    """``sigma^power`` times ``denoising`` of ``score(x, sigma)``, each event at its own sigma (row 20).
 
-    x, w (B,*S), sigma (B,) -> (B,). The default weight sigma^2 makes every level count alike (Song and Ermon 2019).
+    x, w (B,*S), sigma (B,) -> (B,). With power 2 every level counts alike (Song and Ermon 2019).
     """
-    return weight(sigma) / sigma**2 * residual(lambda y: score(y, sigma), x, noise, sigma)
+    return sigma ** (power - 2) * residual(lambda y: score(y, sigma), x, noise, sigma)
 
 
-def ddpm(score: Score, x0: Tensor, noise: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-    """``||eps_hat - eps||^2`` with ``eps_hat = -sigma*s`` at ``alpha*x0 + sigma*eps``: (B,) (row 26; Ho et al. 2020).
+def ddpm(
+    network: Score,
+    prediction_type: Literal["epsilon", "sample", "v_prediction"],
+    x0: Tensor,
+    noise: Tensor,
+    alpha: Tensor | float,
+    sigma: Tensor | float,
+) -> Tensor:
+    """``||output - target||^2`` of a network at ``alpha*x0 + sigma*eps``: (B,) (row 26; Ho et al. 2020).
 
-    Twice the multi-noise loss with weight sigma^2 on shrunk data. x0 and eps (B,*S), alpha and sigma a number or (B,).
+    The target is what the network predicts there: eps, x0 or ``alpha*eps - sigma*x0``. For eps it is twice the
+    multi-noise loss on shrunk data. x0 and eps (B,*S), alpha and sigma a number or (B,).
     """
-    return 2 * residual(score, broadcast(alpha, x0) * x0, noise, sigma)
+    a, s = broadcast(alpha, x0), broadcast(sigma, x0)
+    target = {"epsilon": noise, "sample": x0, "v_prediction": a * noise - s * x0}[prediction_type]
+    return 2 * _half_square(network(a * x0 + s * noise) - target)
 
 
 def _half_square(x: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def score_model(run: Pretrain, source: Source) -> Model:
     """One score, minus an energy's gradient or a ``ScoreNetwork``'s output."""
     network = free_network(run, source, None) if run.energy is None else EnergyScore(run.energy)
     losses = score_losses(run, source)
-    check_network(network, some(run, source, 8), run.objective)
+    check_network(network, some(run, source, 8), run.objective, "score" if run.energy is None else "energy")
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         return losses(network, batch.items).mean() / batch.items[0].numel()
@@ -69,18 +69,20 @@ def score_model(run: Pretrain, source: Source) -> Model:
     return Model(network, loss, save)
 
 
-def check_network(network: nn.Module, x: Tensor, objective: str) -> None:
-    """Let it read its sizes from x (B,*S). Raises ConfigError if it does not take them or has nothing to learn."""
+def check_network(network: nn.Module, x: Tensor, objective: str, key: str) -> None:
+    """Let it read its sizes from x (B,*S); ``key`` is the option it comes from.
+
+    Raises:
+        ConfigError: it does not take them or has nothing to learn
+    """
     try:
         x, s = differentiable(network, x)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"energy: it does not take {tuple(x.shape)}: {first_line(error)}") from error
-    require(any(True for _ in network.parameters()), "energy: it has nothing to learn; take a network, such as mlp")
+        raise ConfigError(f"{key}: it does not take {tuple(x.shape)}: {first_line(error)}") from error
+    require(any(True for _ in network.parameters()), f"{key}: it has nothing to learn; take a network, such as mlp")
     bent = objective not in IMPLICIT or vector_jacobian(s, x, torch.randn_like(s)).any()
     cure = "take a smooth activation, such as silu"
-    require(
-        bool(bent), f"energy: its gradient is constant between kinks, which objective {objective} cannot bend; {cure}"
-    )
+    require(bool(bent), f"{key}: its score is constant between kinks, which objective {objective} cannot bend; {cure}")
 
 
 def score_losses(run: Pretrain, source: Source) -> Callable[[Score, Tensor], Tensor]:
@@ -132,19 +134,24 @@ def free_network(run: Pretrain, source: Source, sigmas: list[float] | None) -> S
 
 
 def save_free(network: nn.Module, out: Path, x: Tensor) -> dict[str, float]:
-    """Write a free network and ``report.json``: how far it is from a gradient at noised events x (B,*S)."""
+    """Write a free network, and its report at noised events x (B,*S)."""
     network = cast(ScoreNetwork, network.cpu())
     save_score(network, out)
     t = None if network.level is None else torch.zeros(len(x), dtype=torch.long)
     v = score_matching.probes(x, "rademacher") if x[0].numel() > EXACT else None
-    found = {"asymmetry": asymmetry(lambda y: network(y, t), x, v).item()}
+    return save_report(lambda y: network(y, t), x, v, out)
+
+
+def save_report(score: Score, x: Tensor, v: Tensor | None, out: Path) -> dict[str, float]:
+    """Write ``report.json``, how far a score is from a gradient at events x (B,*S); v as in ``asymmetry``."""
+    found = {"asymmetry": asymmetry(score, x, v).item()}
     (out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     return found
 
 
-def cleanest(run: Pretrain, source: Source, sigma: float) -> Tensor:
+def cleanest(run: Pretrain, source: Source, sigma: float, most: int = 256) -> Tensor:
     """Events (B,*S) with noise of that std."""
-    x = some(run, source, 256)
+    x = some(run, source, most)
     return x + sigma * torch.randn_like(x)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dxmi.api import Energy
 from dxmi.errors import ConfigError
@@ -82,7 +83,8 @@ def asymmetry(score: Score, x: Tensor, v: Tensor | None = None) -> Tensor:
     Frobenius norms, summed over the batch before the ratio is taken; between 0 and 2. Exact with D backward passes, or
     with ``score_matching.probes`` v (B,*S) estimated with three, whatever D.
     """
-    x, s = differentiable(score, x)
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention that can be differentiated twice
+        x, s = differentiable(score, x)
     if v is None:
         entries = torch.eye(s[0].numel(), dtype=s.dtype, device=s.device).view(-1, *s.shape[1:])
         rows = [vector_jacobian(s, x, one.expand_as(s)).flatten(1) for one in entries]

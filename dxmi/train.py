@@ -27,7 +27,7 @@ from dxmi.dialect import differences
 from dxmi.errors import require
 from dxmi.evaluate import data_floor, student
 from dxmi.finish import finish
-from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise
+from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise, start_from_weights
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
 from dxmi.streams import Stream
@@ -46,7 +46,7 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
     """
     old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
     checkpoint.refuse(out, resume, differences(old, config.resolved))
-    session = Session(config, out)
+    session = Session(config, out, fresh=not (resume and checkpoint.saved(out)))
     floor = session.floor()
     session.start(resume)
     session.play()
@@ -55,9 +55,9 @@ def train(config: Checked[Run], out: Path, resume: bool = False) -> Path:
 
 
 class Session:
-    """One process's share of a run."""
+    """One process's share of a run; one that is not ``fresh`` has its weights from a checkpoint later."""
 
-    def __init__(self, config: Checked[Run], out: Path):
+    def __init__(self, config: Checked[Run], out: Path, fresh: bool = True):
         self.config, self.out = config, out
         values = config.values
         tracker = values.tracker
@@ -78,12 +78,15 @@ class Session:
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         check_memory(run, self.shape, self.accelerator.device)
         initialise(run, self.shape, self.data)
+        changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
         self.encoded: Encoded | None = None
         if isinstance(self.data, Items) and run.data is not None and run.data.cache is not None:
             self.encoded = cached(self.data, run.sampler, Path(run.data.cache), self.accelerator, self.tell)
+        for line in changed:
+            self.tell(f"energy_weights: learned with other options: {line}")
 
     def floor(self) -> dict[str, Any] | None:
         """The data against itself; done first, since it also shows whether the evaluators can read these data."""

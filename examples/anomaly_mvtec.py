@@ -4,7 +4,9 @@
 
 FOLDER holds CLASS/train/good, CLASS/test/DEFECT and CLASS/ground_truth/DEFECT/NAME_mask.png. Images become 14 x 14
 cells of a frozen EfficientNet's features; cells become energies; images are ranked by their largest cell (det_max) and
-pixels by the upsampled map (loc). Features are kept in --cache, so a second run does not go through the images again.
+pixels by the upsampled map (loc). Features are kept in --cache, so a second run does not go through the images again;
+--out keeps cells, runs and figures. The settings are those of configs/anomaly_mvtec_autoencoder.yaml and
+configs/anomaly_mvtec.yaml.
 """
 
 from pathlib import Path
@@ -75,7 +77,7 @@ def read_mask(photo: Photo, size: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = options(__doc__, "anomaly_mvtec.yaml", pretrain=20_000)
+    parser = options(__doc__, "anomaly_mvtec")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backbone", default="google/efficientnet-b4", help="hub id or folder of an EfficientNet")
     parser.add_argument("--size", type=int, default=224, help="pixels of a side of the resized images")

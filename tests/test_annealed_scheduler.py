@@ -18,6 +18,7 @@ from torch import Generator, nn
 
 from dxmi.api import ConfigError
 from dxmi.chains import known_cost
+from dxmi.cli import main
 from dxmi.objectives import rollout
 
 MEAN, STD = 0.1, 0.15  # pixels of the data, far inside [-1, 1]
@@ -113,10 +114,20 @@ def test_timesteps_visit_levels_from_the_noisiest_to_the_cleanest():
     scheduler.set_timesteps()
     assert len(scheduler.timesteps) == 1 + 25 * 2 + 1
     assert len(AnnealedLangevinScheduler(**LEVELS, inner=2, denoise=False).timesteps) == 1 + 25 * 2
-    scheduler.set_timesteps(1000)  # what pipelines ask for where nobody says
-    assert len(scheduler.timesteps) == 1 + 25 * 2 + 1 and scheduler.num_inference_steps == 25
-    with pytest.raises(ValueError, match="num_inference_steps: 0 is not positive"):
-        scheduler.set_timesteps(0)
+
+
+@pytest.mark.parametrize("steps", [0, 26])
+def test_levels_that_are_not_there_are_refused(steps, tmp_path, capsys):
+    made = DDPMPipeline(unet=tiny_unet(), scheduler=AnnealedLangevinScheduler(**LEVELS, inner=1))
+    complaint = f"num_inference_steps: {steps} is not between 1 and the number of noise levels, 25"
+    with pytest.raises(ValueError, match=complaint):
+        made.scheduler.set_timesteps(steps)
+    made.save_pretrained(tmp_path / "pipeline")
+    out = tmp_path / "grid.png"
+    command = ["sample", str(tmp_path / "pipeline"), "-n", "1", "--out", str(out)]
+    assert main([*command, "--steps", str(steps)]) == 2 and not out.exists()
+    assert capsys.readouterr().err == f"dxmi: --steps: {complaint}\n"
+    assert main(command) == 0 and out.exists()  # all 25, though a pipeline asks for 1000 where nobody says
 
 
 def test_steps_go_in_order_and_may_begin_at_any_level():

@@ -115,7 +115,7 @@ def test_masks_of_another_size_than_the_images_are_refused():
 
 
 def test_data_without_labels_are_refused():
-    with pytest.raises(ConfigError, match="evaluators: anomaly is for Python"):
+    with pytest.raises(ConfigError, match="evaluators: anomaly needs labels, .* --labels COLUMN.* Labelled reference"):
         Anomaly()(lambda n: torch.zeros(n), torch.utils.data.TensorDataset(torch.zeros(3)))
 
 
@@ -179,27 +179,22 @@ def test_a_saved_autoencoder_finds_its_sizes_again(tmp_path):
     torch.testing.assert_close(load_energy(tmp_path)(x), energy(x))
 
 
-def test_the_stand_in_tells_weak_scores_from_strong_ones(examples):
+def test_the_stand_in_tells_weak_scores_from_strong_ones(examples, tmp_path):
     """Image AUROC by the largest cell, and cell AUROC: chance is .5 within .06, the autoencoder .93 and .94 or more.
 
-    60 of the 300 rounds of EBM-VGS that the example plays take nothing away from images, and from cells .002 at most.
+    EBM-VGS, in fewer rounds than the example plays, takes nothing away from either.
     """
     standin, loop = examples("anomaly_standin"), examples("anomaly_loop")
     train, test = standin.standin(seed=1)
     torch.testing.assert_close(torch.cat([train, test.items]).norm(dim=-1), torch.ones(360, 14, 14))
     assert test.masks.shape == (180, 224, 224) and (test.masks.flatten(1).amax(1) == test.labels).all()
     test.masks = test.masks[:, 8::16, 8::16]  # one pixel a cell: quick
-
-    def figures(scores):
-        return mean_row(auroc_table(scores, test.labels, test.classes, test.masks, ["max"]))
-
     chance = torch.rand(180, 14, 14, generator=torch.Generator().manual_seed(0))
-    assert figures(chance) == pytest.approx({"det_max": 0.5, "loc": 0.5}, abs=0.06)
-    (run, _), cells = loop.build(loop.CONFIGS / "anomaly_standin.yaml", seed=0), train.flatten(0, 2)
-    loop.pretrain(run, cells, steps=400, rate=2e-3)
-    alone = figures(loop.score(run.energy, test.items))
+    found = loop.figures(chance, test, aggregators=["max"])
+    assert found["det_max"] == pytest.approx(0.5, abs=0.06) and found["loc"] == pytest.approx(0.5, abs=0.06)
+    options = f"--seed 1 --pretrain 400 --steps 60 --out {tmp_path / 'out'}"
+    given = loop.options(None, "anomaly_standin").parse_args(options.split())
+    found = loop.compare(given, train, test, aggregators=["max"])
+    alone, trained = found["autoencoder"], found["EBM-VGS"]
     assert alone["det_max"] > 0.93 and alone["loc"] > 0.94
-    run.steps = 60
-    loop.play(run, cells)
-    trained = figures(loop.score(run.energy, test.items))
-    assert trained["det_max"] >= alone["det_max"] and trained["loc"] > alone["loc"] - 0.002 and trained != alone
+    assert trained["det_max"] >= alone["det_max"] and trained["loc"] >= alone["loc"] and trained != alone

@@ -143,18 +143,19 @@ def folder(tmp_path):
 
 @pytest.fixture
 def mvtec(monkeypatch, folder, backbone, tmp_path):
-    """Calls the example as from the command line."""
+    """Calls the example as from the command line, with small networks in its configs."""
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.chdir(tmp_path)
-    example = importlib.import_module("anomaly_mvtec")
-    config = yaml.safe_load((ROOT / "configs" / "anomaly_mvtec.yaml").read_text())
-    config["energy"] |= {"widths": [16], "latent": 8}
-    config["value"] |= {"width": 8}
-    config["data"] |= {"batch_size": 32}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    given = (
-        f"{folder} --backbone {backbone} --config config.yaml --size 32 --grid 4 --pretrain 3 --steps 2 --cache kept"
-    )
+    example, loop = importlib.import_module("anomaly_mvtec"), importlib.import_module("anomaly_loop")
+    for name in ("anomaly_mvtec.yaml", "anomaly_mvtec_autoencoder.yaml"):
+        config = yaml.safe_load((ROOT / "configs" / name).read_text())
+        config["energy"] |= {"widths": [16], "latent": 8}
+        config["data"] |= {"batch_size": 32}
+        if "value" in config:
+            config["value"] |= {"width": 8}
+        (tmp_path / name).write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(loop, "CONFIGS", tmp_path)
+    given = f"{folder} --backbone {backbone} --size 32 --grid 4 --pretrain 3 --steps 2 --cache kept --out out"
 
     def call(*more):
         monkeypatch.setattr("sys.argv", ["anomaly_mvtec.py", *given.split(), *more])
@@ -164,16 +165,33 @@ def mvtec(monkeypatch, folder, backbone, tmp_path):
 
 
 def test_the_published_protocol_runs_end_to_end(mvtec, capsys, tmp_path):
-    mvtec("--out", "out", "--cells", "cells.parquet")
+    mvtec()
     said = capsys.readouterr().out
     assert "6 training and 12 test images of 2 classes" in said
     for title in ("autoencoder, AUROC", "EBM-VGS, AUROC"):
         assert re.search(rf"\| {title} \| det_max .*\n.*\n\| cup \|.*\n\| nut \|.*\n\| mean \|", said), said
-    found = json.loads((tmp_path / "out" / "figures.json").read_text())
+    out = tmp_path / "out"
+    found = json.loads((out / "figures.json").read_text())
     assert found["EBM-VGS"]["loc"] == pytest.approx((found["EBM-VGS"]["loc/cup"] + found["EBM-VGS"]["loc/nut"]) / 2)
-    weights = [load_energy(tmp_path / "out" / name).a.item() for name in ("autoencoder", "EBM-VGS")]
+    weights = [load_energy(folder).a.item() for folder in (out / "autoencoder", out / "ebm_vgs" / "energy")]
     assert weights[0] == 1 and weights[1] != 1  # the scale learns in the game alone
-    assert (tmp_path / "cells.parquet").is_file()
+    assert yaml.safe_load((out / "ebm_vgs" / "run.yaml").read_text())["game"]["value_steps"] == 3
+
+    for more, says in (
+        ([], "--out: out already holds a run; give another folder, or --resume to go on with it"),
+        (["--resume", "--seed", "1"], "seed: 0 -> 1"),
+        (["--seed", "-1"], "--seed: -1 is not between"),
+        (["--steps", "0"], "steps: 0 rounds train nothing"),
+        (["--pretrain", "0"], "steps: 0 train nothing"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            mvtec(*more)
+        said = capsys.readouterr().out
+        assert stop.value.code == 2 and says in said and said.splitlines()[-1].startswith("error: "), said
+    before = (out / "figures.json").read_text()
+    (out / "figures.json").unlink()
+    mvtec("--resume")  # there is nothing left to play, so the figures are the same
+    assert (out / "figures.json").read_text() == before
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_soft_optimal_policy_of_a_quadratic_value():
     p, s2, tau, x0 = 2.0, 0.5, 0.4, 1.5
     mean = torch.zeros((), requires_grad=True)
     log_std = torch.zeros((), requires_grad=True)
-    nodes, weights = hermite(20)
+    nodes, weights = (part.float() for part in hermite(20))
     optimizer = torch.optim.LBFGS([mean, log_std], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure():
@@ -105,12 +105,42 @@ def test_soft_optimal_policy_of_a_quadratic_value():
     assert log_std.exp().item() == pytest.approx((p / tau + 1 / s2) ** -0.5, rel=1e-3)
 
 
+def test_the_least_control_cost_is_that_of_the_smoothed_energy():
+    """TOOLBOX row 30: V_t = -tau*log(exp(-E/tau) * N(0, S)), S = sum s^2, solves soft Bellman, to rounding.
+
+    A step costs tau*(log pi + |dx|^2/(2 s^2) + log(2 pi s^2)/2), which is c_t + tau*(log s - 1/2) where D = 1. For a
+    quadratic energy the best law of a step is Gaussian, and any other costs more.
+    """
+    p, tau, x = 2.0, 0.6, torch.linspace(-2, 2, 5, dtype=torch.float64)
+    nodes, weights = hermite(20)
+
+    def value(y, smoothed):
+        v = tau / p
+        return tau / 2 * (y.square().sum(-1) / (v + smoothed) + math.log((v + smoothed) / v))
+
+    later = 0.0
+    for s2 in (0.1, 0.3, 0.8):  # from the last step back
+        precision = 1 / (tau / p + later) + 1 / s2
+        for widened in (1.0, 1.1):
+            start, t = x.repeat_interleave(20)[:, None], torch.zeros(100)
+            std = torch.full_like(start, widened * precision**-0.5)
+            step = Transition(start / (s2 * precision), std)
+            x_next = step.mean + std * nodes.repeat(5)[:, None]
+            costs = soft_q(lambda y, _, later=later: value(y, later), start, t, step, x_next, s2, tau, tau)
+            total = (costs.view(5, 20) * weights).sum(1) + tau * (math.log(s2) / 2 - 1 / 2)
+            if widened == 1:
+                torch.testing.assert_close(total, value(x[:, None], later + s2), rtol=0, atol=1e-12)
+            else:
+                assert (total > value(x[:, None], later + s2) + 1e-3).all()
+        later += s2
+
+
 def hermite(n):
     """Nodes and weights of E over a standard normal."""
     import numpy as np
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(n)
-    return torch.tensor(nodes).float(), torch.tensor(weights / weights.sum()).float()
+    return torch.tensor(nodes), torch.tensor(weights / weights.sum())
 
 
 def test_rollout_and_its_velocities():

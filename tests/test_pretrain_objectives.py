@@ -1,6 +1,8 @@
 """``dxmi pretrain`` with every objective: what it learns of a known density, its files, and what it refuses."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -15,8 +17,10 @@ from dxmi.api import ConfigError
 from dxmi.artefacts import load_energy
 from dxmi.cli import main
 from dxmi.data import Data, load_images
+from dxmi.pretrain import Pretrain
+from dxmi.score_models import check_network
 from dxmi.score_network import load_score
-from dxmi.scores import convert, negative_gradient
+from dxmi.scores import asymmetry, convert, negative_gradient
 
 MIXTURE = {"means": [[-1.0, 0.0], [1.0, 0.5]], "covariances": 0.25, "weights": [1, 3]}
 UNET = {
@@ -59,7 +63,22 @@ def test_a_free_network_learns_the_score(objective, train):
     with torch.no_grad():
         assert relative_error(load_score(out)) < 0.1
     report = json.loads((out / "report.json").read_text())
-    assert 0 < report["asymmetry"] < 0.5 and f"asymmetry {report['asymmetry']:.4f}" in said.out
+    assert 0.02 < report["asymmetry"] < 0.15  # row 21: .03 to .10 over four seeds and objectives
+    assert f"asymmetry {report['asymmetry']:.4f}" in said.out
+
+
+def test_what_is_saved_is_the_moving_average(train):
+    """Row 24: weights w_1, w_2, w_3 of three steps are saved as (w_1 + w_2)/4 + w_3/2 where the decay is 1/2."""
+
+    def weights(steps, ema):
+        out, status, _ = train(objective="denoising", sigma=0.5, score=SCORE, steps=steps, ema=ema)
+        found = torch.cat([p.detach().flatten() for p in load_score(out).parameters()])
+        shutil.rmtree(out)
+        return found
+
+    one, two, three = (weights(steps, 0.0) for steps in (1, 2, 3))
+    torch.testing.assert_close(weights(3, 0.5), (one + two) / 4 + three / 2)
+    assert (three - two).abs().max() > 1e-4 and Pretrain.ema == 0.999
 
 
 def test_an_energy_learns_the_score_with_noise(train):
@@ -85,6 +104,31 @@ def test_annealed_langevin_draws_vectors_from_a_score(train):
     right = ((x - torch.tensor([[0.0, 0.25]])) @ torch.tensor([2.0, 0.5]) > 0).float().mean().item()
     assert right == pytest.approx(0.75, abs=0.05)
     assert x.mean(0).tolist() == pytest.approx([0.5, 0.375], abs=0.12)
+
+
+@pytest.mark.parametrize("power", [0.0, 3.0])
+def test_a_level_weighs_sigma_to_the_anneal_power(power, train, tmp_path):
+    """With one level at .1 that is a factor of .1^(power - 2) on the loss of the same network at the same noise."""
+    losses = []
+    for given in ({}, {"anneal_power": power}):
+        noise = {"sigmas": [0.1], "step_size": 0.1}
+        out, status, said = train(objective="multi_noise", score=SCORE, noise=noise, steps=1, **given)
+        assert status == 0
+        losses.append(float(re.search(r"last loss ([\d.]+)", said.out)[1]))
+        shutil.rmtree(out)
+    assert losses[1] == pytest.approx(0.1 ** (power - 2) * losses[0], rel=1e-3)
+
+
+def test_a_complaint_names_the_network_that_was_asked_for():
+    for network, says in (
+        (torch.nn.Linear(3, 3), "it does not take (5, 2)"),
+        (torch.nn.Identity(), "it has nothing to learn"),
+    ):
+        with pytest.raises(ConfigError, match=f"^score: {re.escape(says)}"):
+            check_network(network, torch.randn(5, 2), "denoising", "score")
+    flat = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Threshold(1e9, 0.0))
+    with pytest.raises(ConfigError, match="^score: its score is constant between kinks"):
+        check_network(flat, torch.randn(5, 2), "implicit", "score")
 
 
 def test_an_energy_of_images(train):
@@ -122,10 +166,20 @@ def test_a_score_unet_denoises_at_its_levels(scores):
         assert (clean - x0).square().mean() < 0.5 * (x - x0).square().mean()
 
 
+def test_a_score_unets_report_tells_how_far_it_is_from_a_gradient(scores):
+    """Of 16 images and one probe each, 10 % around the exact figure of whole Jacobians of other images."""
+    pipeline, x = DDPMPipeline.from_pretrained(scores), load_images(Data(path=str(DIGITS)))[:16]
+    x = x + 0.05 * torch.randn(x.shape, generator=Generator().manual_seed(0))
+    exact = asymmetry(lambda y: pipeline.unet(y, torch.zeros(len(y), dtype=torch.long)).sample, x)
+    report = json.loads((scores / "report.json").read_text())
+    assert report["asymmetry"] == pytest.approx(exact.item(), rel=0.1) and exact > 0.1
+
+
 def test_stock_diffusers_and_the_command_draw_from_it(scores, tmp_path):
     assert main(["sample", str(scores), "-n", "4", "--out", str(tmp_path / "grid.png")]) == 0
     assert (tmp_path / "grid.png").stat().st_size > 0
-    images = DDPMPipeline.from_pretrained(scores)(2, Generator().manual_seed(0), output_type="np").images
+    pipeline = DDPMPipeline.from_pretrained(scores)
+    images = pipeline(2, Generator().manual_seed(0), len(pipeline.scheduler), output_type="np").images
     assert images.shape == (2, 8, 8, 1) and images.std() > 0.05
 
 
@@ -141,13 +195,18 @@ def test_stock_diffusers_and_the_command_draw_from_it(scores, tmp_path):
         ({"objective": "implicit", "score": {}, "probes": "gaussian"}, "probes: objective implicit uses none"),
         ({"objective": "implicit", "score": {}, "noise": {"inner": 3}}, "noise: objective implicit has no noise"),
         ({"objective": "implicit", "score": {}, "unet": UNET}, "unet: no UNet is trained here"),
+        (
+            {"objective": "denoising", "score": {}, "sigma": 1.0, "anneal_power": 2.0},
+            "anneal_power: objective denoising",
+        ),
+        ({"objective": "multi_noise", "score": {}, "anneal_power": float("nan")}, "anneal_power: nan is not finite"),
         ({"objective": "implicit", "score": {"width": 0}}, "score: ScoreNetwork refuses these options: score: width 0"),
         ({"objective": "implicit", "score": {"shape": [2]}}, "score.shape: it is read from the data"),
         ({"objective": "implicit", "score": {"wide": 3}}, "score.wide: ScoreNetwork has no such option"),
         ({"objective": "implicit", "energy": "conv"}, "energy: it does not take (8, 2)"),
         ({"objective": "implicit", "energy": "banana"}, "energy: it has nothing to learn"),
         ({"objective": "implicit", "energy": {"name": "mlp", "time": True}}, "energy: "),
-        ({"objective": "implicit", "energy": RELU}, "energy: its gradient is constant between kinks"),
+        ({"objective": "implicit", "energy": RELU}, "energy: its score is constant between kinks"),
         ({"objective": "multi_noise", "energy": "mlp"}, "energy: objective multi_noise has many noise levels"),
         ({"objective": "multi_noise"}, "objective: multi_noise trains a UNet on images, and these are (2,)"),
         ({"objective": "multi_noise", "score": {}, "noise": {"odd": 1}}, "noise.odd: AnnealedLangevinScheduler has no"),

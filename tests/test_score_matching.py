@@ -6,6 +6,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
+from dxmi_plugins.energies.mlp import MLPEnergy
+from dxmi_plugins.samplers.vgs import VGS
 from torch import Generator, nn
 
 from dxmi.api import ConfigError
@@ -116,7 +118,10 @@ def test_denoising_differs_from_explicit_by_a_constant():
 
 
 def test_a_network_learns_the_score_of_the_noised_mixture():
-    """Row 18: squared error below 2 % of the score's square."""
+    """Row 18: squared error below 2 % of the score's square (.5 to .9 % over 8 seeds).
+
+    Row 21: a free network becomes a gradient nearly, from an asymmetry of .7 to 1.4 to one of .028 to .049.
+    """
     torch.manual_seed(0)
     sigma = 0.3
     network = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
@@ -131,6 +136,7 @@ def test_a_network_learns_the_score_of_the_noised_mixture():
         schedule.step()
     x = MIXTURE.convolved(sigma**2).sample(5000)
     known = -MIXTURE.convolved(sigma**2).with_gradient(x)[1]
+    assert 0.02 < asymmetry(network, x) < 0.07
     with torch.no_grad():
         assert (network(x) - known).square().sum() / known.square().sum() < 0.02
 
@@ -148,16 +154,17 @@ def test_the_residual_is_sigma_squared_times_denoising():
     torch.testing.assert_close(residual(score, x, noise, sigma), sigma**2 * by_hand)
     many = multi_noise(lambda y, s: score(y), x, noise, sigma)
     torch.testing.assert_close(many, sigma**2 * by_hand)
-    torch.testing.assert_close(multi_noise(lambda y, s: score(y), x, noise, sigma, torch.ones_like), by_hand)
+    torch.testing.assert_close(multi_noise(lambda y, s: score(y), x, noise, sigma, 0.0), by_hand)
+    torch.testing.assert_close(multi_noise(lambda y, s: score(y), x, noise, sigma, -1.0), by_hand / sigma)
 
 
 def test_the_multi_noise_optimum_on_a_gaussian():
-    """Row 20: N(0, v I) keeps D/2*v/(v + sigma^2) at each level, which no score undercuts."""
+    """Row 20: N(0, v I) keeps D/2*v/(v + sigma^2) at each level, which no score undercuts: 1.2857 at sigma 1."""
     n, v, sigma = 100_000, 1.8, torch.tensor([0.3, 1.0, 3.0], dtype=torch.float64)
     for level in sigma:
-        x, noise, sigmas = v**0.5 * randn(n, 3), randn(n, 3, seed=1), level.expand(n)
+        x, noise, sigmas = v**0.5 * randn(n, 4), randn(n, 4, seed=1), level.expand(n)
         best = multi_noise(lambda y, s: -y / (v + s[:, None] ** 2), x, noise, sigmas)
-        assert within(best, 1.5 * v / (v + level**2))
+        assert within(best, 2 * v / (v + level**2))
         worse = multi_noise(lambda y, s: -1.2 * y / (v + s[:, None] ** 2), x, noise, sigmas)
         assert worse.mean() > best.mean()
 
@@ -165,7 +172,11 @@ def test_the_multi_noise_optimum_on_a_gaussian():
 def test_asymmetry():
     """Row 21: 0 for minus a gradient, ||J - J^T||/||J|| otherwise, exactly and with probes."""
     x = randn(50, 2)
-    assert asymmetry(lambda y: negative_gradient(MIXTURE, y), x) < 1e-12
+    torch.manual_seed(0)
+    network = MLPEnergy(32)
+    network(x.float())  # it reads its size
+    for energy in (MIXTURE, network.double()):
+        assert asymmetry(lambda y, energy=energy: negative_gradient(energy, y), x) < 1e-12
     tilted = linear(A + TILTED)
     expected = 2 * TILTED.norm() / (A + TILTED).norm()  # of J - J^T only twice the tilt is left
     for shape in ((3,), (1, 3, 1)):
@@ -174,6 +185,17 @@ def test_asymmetry():
         estimate = asymmetry(tilted, many, probes(many, "rademacher", Generator().manual_seed(0)))
         torch.testing.assert_close(estimate, expected, rtol=0.02, atol=0)
     assert asymmetry(lambda y: torch.zeros_like(y) * y, x) == 0
+
+
+def test_asymmetry_of_a_network_with_attention():
+    """Its fast forms cannot be differentiated twice, as probes need; a short event's whole Jacobian agrees."""
+    x, queries = randn(4000, 1, 3, 4) / 2, randn(4, 4, seed=1)
+
+    def score(y):
+        return nn.functional.scaled_dot_product_attention(y @ queries, y, y)
+
+    found = asymmetry(score, x, probes(x, "rademacher", Generator().manual_seed(2)))
+    assert found.item() == pytest.approx(asymmetry(score, x).item(), rel=0.02) and found > 0.1
 
 
 # (alpha, sigma) on the circle, on the line and on neither
@@ -255,16 +277,22 @@ def test_perturbed_energies():
     torch.testing.assert_close(convert(score(noised), "score", "sample", noised, alpha, std) * alpha, denoised)
     error = (alpha * x - denoised).square().sum(1)
     torch.testing.assert_close(error, beta * (eps + std * score(noised)).square().sum(1), rtol=0, atol=1e-12)
-    torch.testing.assert_close(error, beta * ddpm(score, x, eps, alpha, std), rtol=0, atol=1e-12)
+
+    def noise_told(y):
+        return -std * score(y)
+
+    losses = ddpm(noise_told, "epsilon", x, eps, alpha, std)
+    torch.testing.assert_close(error, beta * losses, rtol=0, atol=1e-12)
+    torch.testing.assert_close(losses, 2 * residual(score, alpha * x, eps, std), rtol=0, atol=1e-12)
 
 
-def test_noise_levels_of_many_small_betas_are_diffusers():
-    """Row 26: x' = sqrt(1 - beta) x + sqrt(beta) eps again and again has alpha^2 = prod(1 - beta)."""
+def test_many_small_perturbations_have_the_noise_levels_of_diffusers():
+    """Row 26: x' = sqrt(1 - beta) x + sqrt(beta) eps, as vgs noises, has alpha^2 = prod(1 - beta) after many steps."""
     scheduler = DDPMScheduler()
-    square, variance = 1.0, 0.0
-    for beta, expected in zip(scheduler.betas.tolist(), scheduler.alphas_cumprod.tolist(), strict=True):
-        square, variance = (1 - beta) * square, (1 - beta) * variance + beta
-        assert square == pytest.approx(expected, rel=1e-4) and square + variance == pytest.approx(1, abs=1e-12)
+    chain = VGS(1000, "vp", "linear", first=scheduler.betas[-1].item(), last=scheduler.betas[0].item())
+    alpha, sigma = chain.marginal(torch.arange(1000))  # its step 0 is the noisiest
+    torch.testing.assert_close(alpha.square(), scheduler.alphas_cumprod.flip(0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(sigma.square(), 1 - scheduler.alphas_cumprod.flip(0), rtol=0, atol=1e-5)  # 1000 floats
 
 
 class Says(nn.Module):
@@ -276,7 +304,7 @@ class Says(nn.Module):
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_ddpms_loss_is_score_matching(kind):
-    """The mean over entries of ``ddpm``; the clean image counts SNR times as much, v 1 + SNR times, as their error."""
+    """The mean over entries of twice ``residual``; a clean image's error weighs 1/SNR times as much, v's 1 + 1/SNR."""
     scheduler = DDPMScheduler(prediction_type=kind)
     x0, noise, t = randn(6, 1, 4, 4), randn(6, 1, 4, 4, seed=1), torch.tensor([5, 100, 300, 600, 900, 999])
     alpha, sigma = scheduler.alphas_cumprod[t].double().sqrt(), (1 - scheduler.alphas_cumprod[t]).double().sqrt()
@@ -285,6 +313,17 @@ def test_ddpms_loss_is_score_matching(kind):
         return convert(0.5 * x.cos(), kind, "score", x, alpha, sigma)
 
     weight = {"epsilon": torch.ones(6), "sample": (sigma / alpha) ** 2, "v_prediction": 1 / alpha**2}[kind]
-    expected = (weight * ddpm(score, x0, noise, alpha, sigma)).mean() / 16
+    shrunk = alpha.view(-1, 1, 1, 1) * x0
+    expected = (weight * 2 * residual(score, shrunk, noise, sigma)).mean() / 16
     found = ddpm_loss(Says(), scheduler, x0, noise, t)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_ddpm_trains_for_what_diffusers_predicts(kind):
+    """The error of the network at diffusers' noised images, from what its scheduler calls the target."""
+    scheduler = DDPMScheduler(prediction_type=kind)
+    x0, noise, t = torch.rand(6, 1, 4, 4), torch.randn(6, 1, 4, 4), torch.randint(1000, (6,))
+    target = {"epsilon": noise, "sample": x0, "v_prediction": scheduler.get_velocity(x0, noise, t)}[kind]
+    expected = (Says()(scheduler.add_noise(x0, noise, t), t).sample - target).square().mean()
+    torch.testing.assert_close(ddpm_loss(Says(), scheduler, x0, noise, t), expected, rtol=1e-6, atol=0)

@@ -84,6 +84,21 @@ def test_a_step_and_its_target_by_hand(drift):
     assert found.item() == pytest.approx((energy(end) + tau * (m**2).sum() / (2 * s2)).item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("drift", ["value", "posterior"])
+def test_clipping_counts_the_directions_along_the_sphere_alone(drift):
+    """A gradient's part along x says nothing there; along the sphere clip*tau*sqrt(D - 1)/sigma_t is the limit."""
+    sampler = SphereVGS(2, "linear", first=0.3, last=0.1, tau=0.5, drift=drift, clip=2.0).double()
+    x = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0]], dtype=torch.float64).expand(3, 5)
+    direction = torch.tensor([0.6, 0.0, 0.8, 0.0, 0.0], dtype=torch.float64)
+    for k, sigma in enumerate((0.4**0.5, 0.1**0.5)):
+        limit = 2.0 * 0.5 * math.sqrt(5 - 1) / sigma
+        lengths = limit * torch.tensor([0.5, 0.99, 7.0], dtype=torch.float64)
+        slopes = lengths[:, None] * direction + 100 * x
+        step = sampler(x, torch.full((3,), k), lambda y, t, slopes=slopes: (slopes * y).sum(1))
+        drifts = (0.3, 0.1)[k] / 0.5 * lengths.clamp(max=limit)[:, None] * direction
+        torch.testing.assert_close(x - step.mean, drifts, rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.parametrize("dim", [2, 3, 5])
 def test_without_a_value_it_is_brownian_motion(dim):
     """E<x_0, x_t> = exp(-(D-1) t/2) at t = sum s^2, within 4 standard errors and t*s^2 for the finite steps."""

@@ -53,7 +53,7 @@ def test_the_closed_form_values_satisfy_the_bellman_equation(chain):
         law = sampler.noising(y, t)
         log_q = -(((x.T - law.mean) / law.std) ** 2) / 2 - law.std.log() - math.log(2 * math.pi) / 2
         integral = (log_q - J(y, t + 1)[:, None]).logsumexp(0) + math.log(24 / 4800)
-        torch.testing.assert_close(J(x, t[:7]), -integral, rtol=0, atol=1e-6)
+        torch.testing.assert_close(J(x, t[:7]), -integral, rtol=0, atol=1e-12)
 
 
 def test_a_quadratic_energy_has_the_known_recursion():

@@ -57,7 +57,7 @@ class SphereVGS(VGS):
             step's value (MATH 4.4), which needs no gradient of the energy
         draw: the drift in use once nothing is learned any more, in ``eval()``; best that of the learning, since no
             log-weights make up for the steps' bias here
-        clip: as of vgs, of a gradient before it is projected; null does not clip
+        clip: largest norm of a projected gradient in units of ``tau*sqrt(D-1)/sigma_t``; null does not clip
 
     Raises:
         ConfigError: a variance, the temperature or the clip is not positive
@@ -87,9 +87,16 @@ class SphereVGS(VGS):
         return normalize(randn(shape, self.s, generator))
 
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> SphereStep:
-        """x_t (B,D) of norm 1, t (B,) -> the step with the tangent part of MATH (4.3) or (4.4)."""
-        flat = super().forward(x, t, cost_to_go, cond)
-        return SphereStep(x + tangent(x, flat.mean - x), flat.std, x)
+        """x_t (B,D) of norm 1, t (B,) -> MATH (4.3) or (4.4) with the gradient's tangent part."""
+        return SphereStep(*super().forward(x, t, cost_to_go, cond), x)
+
+    def clipped(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """A value's gradient g along the sphere at x_t, both (B,D), cut to the length that ``clip`` allows."""
+        return super().clipped(tangent(x, g), x, t)
+
+    def dimensions(self, x: Tensor) -> int:
+        """D-1, those of a tangent plane of points (B,D)."""
+        return x.shape[1] - 1
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
         """``tau*||m||^2/(2*s^2)``, (B,): MATH (4.1) with D-1 for D, a term that vanishes since log a = 0.

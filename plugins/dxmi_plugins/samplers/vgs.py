@@ -103,18 +103,27 @@ class VGS(GaussianSampler):
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> N(a*x - m, (a*s)^2 I) with MATH (4.3) or (4.4)."""
         a, s = (rows(part[t], x) for part in (self.a, self.s))
-        limit = None if self.clip is None else self.clip * self.tau * math.sqrt(x[0].numel()) / self.sigma[t]
         if self.covariance == "posterior" and not self.training:
             g, h = curvature(cost_to_go, x, t, self.probes or x[0].numel())
             shrunk = (1 - s**2 / self.tau * h).clamp(*BOUNDS)
-            return Transition(a * (x - s**2 / self.tau * clipped(g, limit)), a * s * shrunk.sqrt())
+            return Transition(a * (x - s**2 / self.tau * self.clipped(g, x, t)), a * s * shrunk.sqrt())
         if (self.drift if self.training else self.draw) == "value":
             _, g = with_gradient(cost_to_go, a * x, t + 1)
-            m = (a * s) ** 2 / self.tau * clipped(g, limit)
+            m = (a * s) ** 2 / self.tau * self.clipped(g, x, t)
         else:
             _, g = with_gradient(cost_to_go, x, t)
-            m = a * s**2 / self.tau * clipped(g, limit)
+            m = a * s**2 / self.tau * self.clipped(g, x, t)
         return Transition(a * x - m, a * s)
+
+    def clipped(self, g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """A value's gradient g at x_t, both (B,*S), cut to the length that ``clip`` allows."""
+        if self.clip is None:
+            return g
+        return clipped(g, self.clip * self.tau * math.sqrt(self.dimensions(x)) / self.sigma[t])
+
+    def dimensions(self, x: Tensor) -> int:
+        """D, in how many directions a state x (B,*S) can go."""
+        return x[0].numel()
 
     def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
         """MATH (4.1): ``tau*(||m||^2/(2*sigma^2) - D*log a)``, (B,), in closed form."""

@@ -27,7 +27,7 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
     begin with noisy pictures of their own, as image-to-image ones do, have to begin below the first level.
 
     diffusers loads no class that was not imported: ``import dxmi_plugins.schedulers.annealed_langevin`` before
-    ``DiffusionPipeline.from_pretrained``. Fewer steps than there are levels visit some of them, more all of them.
+    ``DiffusionPipeline.from_pretrained``. ``num_inference_steps`` levels are visited, at most all.
 
     Args:
         sigmas: stds of the noise, falling; null takes a geometric ladder; ``suggest_sigmas`` finds them for some data
@@ -82,14 +82,14 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:
         """Begin a run over that many levels, evenly spaced from the noisiest to the cleanest.
 
-        None takes all, and so does any number above theirs, as the 1000 that pipelines ask for where nobody says.
+        None takes all. As with diffusers' own schedulers, tell a pipeline how many: it asks for 1000 or 50 otherwise.
 
         Raises:
-            ValueError: the number is not positive
+            ValueError: there are fewer levels, or the number is not positive
         """
-        n = len(self.sigmas) if num_inference_steps is None else min(num_inference_steps, len(self.sigmas))
-        if n < 1:
-            raise ValueError(f"num_inference_steps: {n} is not positive")
+        n = len(self) if num_inference_steps is None else num_inference_steps
+        if not 1 <= n <= len(self):
+            raise ValueError(f"num_inference_steps: {n} is not between 1 and the number of noise levels, {len(self)}")
         visited = torch.linspace(0, len(self.sigmas) - 1, n, dtype=torch.float64).round().long().flip(0)
         steps = visited.repeat_interleave(self.config.inner)
         last = visited[-1:] if self.config.denoise else visited[:0]

@@ -1,0 +1,102 @@
+"""Images from diffusers pipelines, and what other folders are that somebody may take for one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Generator, Tensor
+
+from dxmi import plugins
+from dxmi.errors import ConfigError, first_line, require
+from dxmi.usage import usage_of_pipeline
+
+KINDS = {  # by a key of its config.json
+    "plugin": "is an energy; rank data with 'dxmi score', or start 'dxmi train' from it with energy_weights",
+    "score": "is a score network; draw with dxmi.score_network.load_score and an annealed-Langevin scheduler",
+    "class": "is a sampler alone; give the folder of its run",
+}
+
+
+def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: Sequence[str] = ()) -> Tensor:
+    """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
+
+    They are of the prompts in turn, or of classes at random, for pipelines that draw these.
+
+    Raises:
+        ConfigError: there is no such pipeline, it cannot make that many steps, or it needs prompts or knows none
+    """
+    pipeline = load_pipeline(source)
+    used, student = usage_of_pipeline(pipeline), pipeline.scheduler.config.get("table")
+    require(bool(prompts) or not used.captions, f"--prompt: {source} draws from text; give one")
+    require(not prompts or used.captions, f"--prompt: {source} does not draw from text; leave it out")
+    generator = Generator().manual_seed(seed)
+    labels = torch.randint(used.classes or 1, (n,), generator=generator).tolist()
+    options = used.options(n, labels, prompts) | ({} if student is None else used.once)
+    options["num_inference_steps"] = steps or (usual_steps(pipeline) if student is None else len(student))
+    torch.manual_seed(seed)  # some pipelines hand no generator to their scheduler
+    try:
+        pipeline.to(Accelerator().device)
+        images = pipeline(generator=generator, output_type="np", **options).images
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--steps: {error}") from error
+    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+
+
+def load_pipeline(source: str) -> Any:
+    """The pipeline of a run, in a folder or under a hub id. Code that a folder brings runs only if it is dxmi's own.
+
+    Raises:
+        ConfigError: there is none
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
+    if folder.exists() and not (folder / "model_index.json").exists():
+        raise ConfigError(f"{source}: {what_else(folder)}")
+    for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
+        if scheduler.problem is None:
+            scheduler.load()  # diffusers loads no class that was not imported
+    try:
+        place = str(folder) if folder.exists() else source
+        return DiffusionPipeline.from_pretrained(place, trust_remote_code=is_own_code(folder))
+    except (OSError, ValueError, KeyError) as error:
+        absent = "there is no such folder, and the hub has it not or is out of reach"
+        why = first_line(error) if folder.exists() else absent
+        raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
+
+
+def is_own_code(folder: Path) -> bool:
+    """Whether a pipeline's folder brings code, and all of it is a copy of an installed module of ``dxmi.diffusers``."""
+    own = [plugins.find_file(plugin.claims[0].module) for plugin in plugins.installed("dxmi.diffusers").values()]
+    sources = {Path(spec.origin).read_bytes() for spec in own if spec is not None and spec.origin is not None}
+    brought = {file.read_bytes() for file in folder.rglob("*.py")}
+    return bool(brought) and brought <= sources
+
+
+def usual_steps(pipeline: Any) -> int:
+    """What a pipeline asks its scheduler for where nobody says, or all levels of a scheduler that has fewer.
+
+    Raises:
+        ConfigError: it asks for a single step, as ``ConsistencyModelPipeline`` does whatever its network can
+    """
+    asked: int = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
+    require(asked > 1, f"--steps: {type(pipeline).__name__} has no usual number of them; give one, such as 50")
+    levels = pipeline.scheduler.config.get("num_train_timesteps")
+    return asked if levels is None else min(asked, levels)
+
+
+def what_else(folder: Path) -> str:
+    """What a folder (or file) without ``model_index.json`` is, and what can be done with it."""
+    nothing = f"is no diffusers pipeline (there is no {folder.name}/model_index.json)"
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return nothing
+    keys = config if isinstance(config, dict) else ()
+    return next((said for key, said in KINDS.items() if key in keys), nothing)

@@ -1,0 +1,90 @@
+"""``dxmi sample``: what a source is, and drawing from it. Torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dxmi.configured import configured, quiet
+from dxmi.errors import ConfigError
+
+
+def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi sample``."""
+    if options.n is not None and options.n < 1:
+        raise ConfigError("-n: give at least 1")
+    if options.config and Path(options.config).suffix in (".yaml", ".yml"):
+        run_density(options, overrides)
+        return
+    if options.help:
+        print(options.own_help())
+        return
+    if not options.config:
+        raise ConfigError("sample: give a run, a pipeline or a config, such as configs/banana_mala.yaml")
+    if overrides or options.print_config:
+        given = overrides[0] if overrides else "--print_config"
+        raise ConfigError(f"{given}: a pipeline takes no such option; see 'dxmi sample --help'")
+    quiet()
+    folder = Path(options.config)
+    if (folder / "run.yaml").exists() and (folder / "energy").is_dir() and not (folder / "pipeline").exists():
+        run_learned_again(options)
+        return
+    if (folder / "sampler").is_dir():
+        run_density_again(options)
+        return
+    if (folder / "run.yaml").exists() and not (folder / "pipeline").exists():
+        raise ConfigError(f"{options.config}: holds no finished run; 'dxmi train ... --resume' goes on with it")
+    from dxmi.artefacts import save_grid
+    from dxmi.pipelines import sample_pipeline
+
+    out, prompts = options.out or Path("grid.png"), options.prompt or ()
+    save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0, prompts), out)
+    print(out)
+
+
+def run_density(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi sample CONFIG``."""
+    from dxmi.chains import Chains
+    from dxmi.dialect import read
+
+    if "steps" in (read(options.config) if Path(options.config).is_file() else {}):
+        raise ConfigError(f"{options.config}: is for 'dxmi train', and 'dxmi sample RUN' draws from the run it leaves")
+    given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
+    own = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    config = configured(Chains, options, [*overrides, *own])
+    if config is not None:
+        from dxmi.sampling import sample_density
+
+        print(sample_density(config, options.out or Path("runs") / Path(options.config).stem))
+
+
+def run_density_again(options: argparse.Namespace) -> None:
+    """``dxmi sample RUN`` of a run on a known density."""
+    from safetensors.torch import save_file
+
+    from dxmi.densities import sample_density_run
+
+    if options.steps is not None:
+        raise ConfigError("--steps: a learned sampler has the steps it was trained with")
+    out = options.out or Path("samples.safetensors")
+    save_file(sample_density_run(Path(options.config), options.n or 1000, options.seed or 0), out)
+    print(out)
+
+
+def run_learned_again(options: argparse.Namespace) -> None:
+    """``dxmi sample RUN`` of a run on data that left no pipeline."""
+    from safetensors.torch import save_file
+
+    from dxmi.artefacts import save_grid
+    from dxmi.learned import sample_learned
+
+    if options.steps is not None:
+        raise ConfigError("--steps: a sampler or a chain that an energy was learned with has the steps of that run")
+    samples = sample_learned(Path(options.config), options.n, options.seed or 0).cpu()
+    images = samples.ndim == 4
+    out = options.out or Path("grid.png" if images else "samples.safetensors")
+    if images:
+        save_grid(samples, out)
+    else:
+        save_file({"samples": samples.contiguous()}, out)
+    print(out)
