@@ -1,8 +1,9 @@
 """What adapters cost beside full fine-tuning: parameters that learn, saved size, peak memory.
 
-The tests' tiny Stable Diffusion from random weights, and the same with a UNet of ``--width`` channels at its first level.
-Each way plays a few rounds of the game in a process of its own, whose peak is told above that of a process that has
-imported everything and made no network (CPU: largest resident set; CUDA: most memory allocated).
+The tests' tiny Stable Diffusion from random weights, and the same with a UNet of ``--width`` channels at its first
+level. Each way plays a few rounds of the game in a process of its own, whose peak is told
+above that of a process that has imported everything and made no network (CPU: largest resident set; CUDA: most memory
+allocated).
 
     python examples/benchmarks/lora.py --out examples/benchmarks/lora.json
 """
