@@ -23,7 +23,7 @@ from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from tiny import KINDS, draw, tiny
 
 from dxmi.api import ConfigError, Levels
-from dxmi.artefacts import sample_pipeline
+from dxmi.pipelines import sample_pipeline
 
 VP = [
     ("ddpm", {}),
