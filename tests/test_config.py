@@ -14,7 +14,13 @@ from dxmi.pretrain import Pretrain
 
 def test_defaults_are_filled_in_at_every_depth(config):
     resolved = Checked(Run, config).resolved
-    assert resolved["energy"] == {"name": "conv", "width": 4, "blocks": 2, "time": False, "activation": "leaky_relu"}
+    assert resolved["energy"] == {
+        "name": "conv",
+        "width": 4,
+        "blocks": 2,
+        "time": False,
+        "activation": "leaky_relu",
+    } | {"classes": 0, "text": False}
     assert resolved["sampler"]["scheduler"]["eta"] == 1.0
     assert resolved["value"] is None and resolved["game"]["gamma"] == 1.0 and resolved["betas"] == [0.0, 0.9]
 
