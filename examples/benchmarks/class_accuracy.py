@@ -2,9 +2,9 @@
 
     python examples/benchmarks/class_accuracy.py --out examples/benchmarks/class_accuracy.json
 
-``dxmi train configs/digits_classes.yaml`` once for each seed, in its own process; then as many images of each class from
-the student's exported pipeline in four steps, and from the teacher's under DDIM in four and fifty. Each is told by the
-classifier of examples/extractors/digits.safetensors, which has 97.8 % of held-out digits right.
+``dxmi train configs/digits_classes.yaml`` once for each seed, in its own process; then as many images of each class
+from the student's exported pipeline in four steps, and from the teacher's under DDIM in four and fifty. Each is told
+by the classifier of examples/extractors/digits.safetensors, which has 97.8 % of held-out digits right.
 """
 
 import argparse
