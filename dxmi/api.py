@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
@@ -29,21 +29,19 @@ from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
 from dxmi.references import DensitySamples as DensitySamples
 from dxmi.references import Labelled as Labelled
+from dxmi.samples import Noise as Noise
+from dxmi.samples import Samples as Samples
+from dxmi.samples import as_samples as as_samples
+from dxmi.samples import randn as randn
 
 About = Tensor | list[str] | None
 """What the data say of each of B items: labels (B,) long, B captions, or nothing."""
 
-Draw = Callable[[int, int, Generator], Tensor]
-"""``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator."""
+Draw = Callable[[int, int, Any], Tensor]
+"""``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator.
 
-
-def randn(shape: Sequence[int], like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Standard normal noise with the dtype and device of ``like``, drawn where the generator lives.
-
-    A CPU generator so gives the same noise on every device.
-    """
-    device = like.device if generator is None else generator.device
-    return torch.randn(tuple(shape), generator=generator, device=device, dtype=like.dtype).to(like.device)
+With an attribute ``per_sample`` that is true it takes a list of n generators as well, one for each sample.
+"""
 
 
 class Transition(NamedTuple):
@@ -54,7 +52,7 @@ class Transition(NamedTuple):
     std: Tensor
     """broadcasts over (B,*S), positive"""
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, generator: Noise = None) -> Tensor:
         """``mean + std*eps``, (B,*S), reparameterised: gradients reach mean and std."""
         return self.mean + self.std * randn(self.mean.shape, self.mean, generator)
 
@@ -79,6 +77,8 @@ class Sampler(nn.Module, ABC):
     """(T,) std of the noise that x_t carries, where the cost to go has to know it"""
     call_options: Mapping[str, Any] = MappingProxyType({})
     """what the product is called with, beside what every pipeline of its class is"""
+    per_sample: bool = False
+    """whether ``initial``, ``step`` and ``conditions`` take a list of B generators too, one for each sample"""
     classes: int | None = None
     """labels that ``encode`` knows are 0..classes-1; None where it takes no labels"""
 
@@ -308,7 +308,8 @@ class Evaluator(Protocol):
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
         """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``.
 
-        Of a known density it is a ``DensitySamples``, and of labelled items a ``Labelled``.
+        dxmi hands in ``Samples``, which have more to offer, as batches and labels: ``as_samples(draw)`` is that of any
+        callable. The reference of a known density is a ``DensitySamples``, of labelled items a ``Labelled``.
         """
 
     def stamp(self) -> dict[str, Any]:

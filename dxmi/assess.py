@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, Cost, DensitySamples, Energy, Evaluator, Sampler
-from dxmi.evaluate import measure, student
+from dxmi.drawing import Student
+from dxmi.evaluation import measure
 from dxmi.references import has_exact_samples, reference_samples
 from dxmi.weights import Weighted, estimates, telling, weigh, weigh_exact
 
@@ -82,7 +83,7 @@ def drawn_figures(sampler: Sampler, cost: Cost, n: int, seed: int) -> tuple[Weig
     try:
         telling(sampler)
     except ConfigError as error:
-        draw = student(sampler, cost.energy.event_shape or (), cost)
+        draw = Student(sampler, cost.energy.event_shape or (), cost)
         samples = draw(n, sampler.steps, Generator().manual_seed(seed))
         return Weighted(samples, samples.new_empty(0)), {}, [f"no log-weights: {error}"]
     return *log_weight_figures(sampler, cost, n, seed), []

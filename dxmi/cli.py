@@ -12,6 +12,7 @@ from pathlib import Path
 from dxmi import plugins
 from dxmi.configured import configured, quiet
 from dxmi.errors import ConfigError
+from dxmi.evaluate_command import run_evaluate
 from dxmi.parser import build_parser
 from dxmi.sample_command import run_sample
 
@@ -73,30 +74,6 @@ def run_pretrain(options: argparse.Namespace, overrides: list[str]) -> None:
 def contents(folder: Path) -> str:
     """What lies in a folder, for the screen."""
     return ", ".join(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()))
-
-
-def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
-    """``dxmi evaluate``."""
-    if options.n is not None and options.n < 2:
-        raise ConfigError("-n: give at least 2")
-    if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
-    if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {options.out.parent}")
-    if options.out is not None and options.out.is_dir():
-        raise ConfigError(f"--out: {options.out} is a folder; give a JSON file")
-    quiet()
-    from dxmi.assess import show
-    from dxmi.densities import evaluate_density_run
-
-    wanted = None if options.metrics is None else [name.strip() for name in options.metrics.split(",")]
-    found, notes = evaluate_density_run(Path(options.run), options.n, options.seed, wanted)
-    show(found["rows"])
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    out = options.out or Path(options.run) / f"evaluation-{found['stamp']['seed']}.json"
-    out.write_text(json.dumps(found, indent=2) + "\n")
-    print(out)
 
 
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -17,7 +17,7 @@ from dxmi.api import ConfigError, Energy, Evaluator, Sampler
 from dxmi.data import Data
 from dxmi.dialect import contract, expand_options
 from dxmi.errors import require
-from dxmi.learning import Game, Learning
+from dxmi.learning import Game, Learning, Proxy
 from dxmi.replay import Replay
 
 T = TypeVar("T")
@@ -85,6 +85,7 @@ class Run(Learning):
         game: weights of the game's terms
         replay: states kept from round to round for the value of a value-guided sampler to learn from; null for none
         every: how often to log, draw and save
+        proxy: a cheap figure while the run learns, that keeps the best pipeline in best/ and may stop the run
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
@@ -105,6 +106,7 @@ class Run(Learning):
     game: Game = field(default_factory=Game)
     replay: Replay | None = None
     every: Every = field(default_factory=Every)
+    proxy: Proxy | None = None
     tracker: str | None = "tensorboard"
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])
     batch_size: int = 64

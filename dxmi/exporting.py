@@ -17,8 +17,9 @@ from dxmi.card import model_card
 from dxmi.config import Checked, Run
 from dxmi.data import load_data
 from dxmi.dialect import read
+from dxmi.drawing import Student, noise_rule
 from dxmi.errors import first_line, require
-from dxmi.evaluate import Contender, evaluate, stamp, student
+from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.streams import Stream
 
@@ -81,7 +82,10 @@ def compare(run: Run, samplers: dict[str, Sampler]) -> dict[str, Any] | None:
     contenders = []
     for name, sampler in samplers.items():
         sampler.to(accelerator.device).eval()
-        contenders.append(Contender(name, sampler.steps, student(sampler, data.event_shape)))
+        contenders.append(Contender(name, sampler.steps, Student(sampler, data.event_shape)))
     reference = data.reference()
     rows = evaluate(contenders, run.evaluators, reference, run.seed, accelerator)
-    return {"rows": rows, "stamp": stamp(run.evaluators, reference.stamp(), run.seed)}
+    return {
+        "rows": rows,
+        "stamp": stamp(run.evaluators, reference.stamp(), run.seed, [noise_rule(found.draw) for found in contenders]),
+    }

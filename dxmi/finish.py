@@ -15,7 +15,8 @@ from dxmi import artefacts
 from dxmi.api import Draw, GaussianSampler
 from dxmi.card import model_card
 from dxmi.densities import finish_density
-from dxmi.evaluate import Contender, evaluate, stamp
+from dxmi.drawing import noise_rule
+from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import runs_on_end
 from dxmi.pictures import save_learned
@@ -72,9 +73,13 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
     run, data = session.run, session.data
     stored = data.reference() if isinstance(data, Items | Stream) else None
     reference: Dataset[Any] = session.halves().reference if stored is None else stored
-    rows = evaluate(contenders(session, rivals), run.evaluators, reference, run.seed, session.accelerator, session.tell)
+    rivalry = contenders(session, rivals)
+    rows = evaluate(rivalry, run.evaluators, reference, run.seed, session.accelerator, session.tell)
     told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
-    return {"rows": [*rows, floor], "stamp": stamp(run.evaluators, told, run.seed)}
+    return {
+        "rows": [*rows, floor],
+        "stamp": stamp(run.evaluators, told, run.seed, [noise_rule(found.draw) for found in rivalry]),
+    }
 
 
 def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:

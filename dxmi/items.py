@@ -6,13 +6,13 @@ import hashlib
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import About, Energy
 from dxmi.errors import ConfigError, require
+from dxmi.samples import generator as generator
 
 
 class Batch(NamedTuple):
@@ -149,12 +149,6 @@ def random_crop(image: Tensor, size: int, draws: Generator) -> Tensor:
     """(C,H,W) -> (C,size,size) from anywhere in it, each place as likely."""
     top, left = (int(torch.randint(side - size + 1, (), generator=draws)) for side in image.shape[1:])
     return image[:, top : top + size, left : left + size]
-
-
-def generator(*key: int) -> Generator:
-    """Noise that depends on these numbers alone."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return Generator().manual_seed(int(state[0]))
 
 
 class Vectors(Items):

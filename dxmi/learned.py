@@ -14,7 +14,7 @@ from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.artefacts import load_energy
 from dxmi.config import Checked, Run
 from dxmi.dialect import read
-from dxmi.evaluate import student
+from dxmi.drawing import Student
 
 
 def runs_on_end(run: Run) -> int:
@@ -46,5 +46,5 @@ def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in filter(None, (energy, run.sampler, value)):
         module.to(device)
-    draw = student(run.sampler.eval(), shape, Cost(energy, value, run.sampler.steps), runs_on_end(run))
+    draw = Student(run.sampler.eval(), shape, Cost(energy, value, run.sampler.steps), runs_on_end(run))
     return draw(n or (64 if len(shape) == 3 else 1000), run.sampler.steps, Generator().manual_seed(seed))

@@ -162,6 +162,28 @@ class Learning:
         require(all(0 <= b < 1 for b in self.betas or ()), f"betas: {self.betas} are not in [0, 1)")
 
 
+@dataclass(kw_only=True)
+class Proxy:
+    """A cheap figure while a run learns: the first metric of the first evaluator, over fewer samples, on the average.
+
+    It is no figure to report: ``best/`` was chosen by it.
+
+    Args:
+        every: rounds between two of them
+        samples: how many are drawn for each, at the run's seed, so that all are from the same noise
+        patience: the run stops after so many in a row that were not the best; null plays all rounds
+    """
+
+    every: int = 100
+    samples: int = 1000
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"proxy.every: {self.every} is not a number of rounds; give 1 or more")
+        require(self.samples >= 2, f"proxy.samples: {self.samples} are too few; give 2 or more")
+        require(self.patience is None or self.patience >= 1, f"proxy.patience: {self.patience} is not positive")
+
+
 def optimizer(module: nn.Module, learning: Learning, rate: float) -> torch.optim.Optimizer:
     """The optimiser of one player; parameters named ``log_std`` learn at ``lr.std``.
 

@@ -79,17 +79,39 @@ def add_sample(commands: Any) -> None:
 
 def add_evaluate(commands: Any) -> None:
     """``dxmi evaluate``."""
-    about = "figures of a finished run on a known density, beside those of the density's own samples"
+    about = (
+        "figures of a pipeline, a run or stored images against reference images, over several seeds; or of a run on a "
+        "known density, beside those of the density's own samples"
+    )
     evaluate = command(commands, "evaluate", about)
-    evaluate.add_argument("run", help="run folder")
-    evaluate.add_argument("-n", type=int, help="number of paths (default: the run's)")
-    evaluate.add_argument("--seed", type=int, help="of all noise (default: the run's)")
+    evaluate.add_argument("source", nargs="?", help="pipeline folder or hub id, run, folder of images or dataset")
+    evaluate.add_argument("--reference", help="dataset, folder of images or published statistics (.npz)")
     evaluate.add_argument(
         "--metrics",
-        help="which, as in ess,w2: elbo, eubo, log_z, log_z_forward, log_z_exact, ess and those of the evaluator "
-        "densities (default: all that can be had)",
+        help="which, as in fid,kid,isc,prc,accuracy; of a run on a known density ess,w2 and so on: elbo, eubo, log_z, "
+        "log_z_forward, log_z_exact, ess and those of the evaluator densities (default: all that can be had)",
     )
-    evaluate.add_argument("--out", type=Path, help="JSON file to write (default: RUN/evaluation-<seed>.json)")
+    evaluate.add_argument("--evaluator", help="plugin that measures images (default: fidelity)")
+    evaluate.add_argument("--extractor", help="of the evaluator: what makes features of images")
+    number = "number of samples (default: as many as the reference has), or paths of a density (the run's)"
+    evaluate.add_argument("-n", type=int, help=number)
+    evaluate.add_argument("--seeds", help="of pipelines: a measurement for each (default: 0,1,2)")
+    evaluate.add_argument("--seed", type=int, help="of a run on a known density (default: the run's)")
+    evaluate.add_argument("--batch-size", type=int, help="images drawn at once (default: 64); they do not depend on it")
+    evaluate.add_argument("--scheduler", help="classes of diffusers in place of the pipeline's, as A,B: a row for each")
+    evaluate.add_argument("--steps", help="numbers of steps, as 4,10,50: a row for each (default: the pipeline's)")
+    evaluate.add_argument(
+        "--prompt", action="append", help="caption for pipelines that draw from text; may be repeated"
+    )
+    evaluate.add_argument("--column", help="column of images (default: image)")
+    evaluate.add_argument("--label", help="column of labels, for the accuracy of stored images")
+    evaluate.add_argument(
+        "--compare", nargs=2, type=Path, metavar="JSON", help="two reports side by side, if made alike"
+    )
+    out = (
+        "folder for the table, the JSON, the picture and the images, which running again takes up; of a density a JSON "
+    )
+    evaluate.add_argument("--out", type=Path, help=out + "file (default: RUN/evaluation-<seed>.json)")
 
 
 def add_score(commands: Any) -> None:

@@ -16,7 +16,7 @@ from dxmi.api import ConfigError, Evaluator, Labelled
 from dxmi.artefacts import energy_folder, load_energy_and_steps
 from dxmi.config import build_plugin
 from dxmi.data import Data, load_data
-from dxmi.evaluate import measure
+from dxmi.evaluation import measure
 from dxmi.items import Items
 from dxmi.tables import load_table
 

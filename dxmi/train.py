@@ -24,12 +24,14 @@ from dxmi.config import Checked, Run
 from dxmi.data import Source, draw_batch, load_data
 from dxmi.densities import metrics
 from dxmi.dialect import differences
+from dxmi.drawing import Student
 from dxmi.errors import require
-from dxmi.evaluate import data_floor, student
+from dxmi.evaluation import data_floor
 from dxmi.finish import finish
 from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise, start_from_weights
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
+from dxmi.proxy import Watch
 from dxmi.streams import Stream
 
 console = Console(stderr=True)
@@ -82,6 +84,7 @@ class Session:
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
+        self.watch = None if run.proxy is None else Watch(self, run.proxy)
         self.encoded: Encoded | None = None
         if isinstance(self.data, Items) and run.data is not None and run.data.cache is not None:
             self.encoded = cached(self.data, run.sampler, Path(run.data.cache), self.accelerator, self.tell)
@@ -94,7 +97,7 @@ class Session:
         if not run.evaluators:
             return None
         if isinstance(self.data, Items | Stream):
-            return data_floor(run.evaluators, self.data.reference())
+            return data_floor(run.evaluators, self.data.reference(), self.accelerator)
         return density_floor(run.evaluators, self.halves())
 
     def halves(self) -> Halves:
@@ -111,6 +114,8 @@ class Session:
         set_seed(self.run.seed, device_specific=True)
         if resume:
             checkpoint.restore(self.accelerator, self.out)
+            if self.watch is not None:
+                self.watch.reopen()
         self.fill_replay()
         if self.run.tracker:
             self.accelerator.init_trackers("dxmi", config={"run": yaml.safe_dump(self.config.resolved)})
@@ -138,7 +143,10 @@ class Session:
         )
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not self.main) as progress:
             task = progress.add_task("rounds", total=run.steps, completed=self.game.rounds, state="")
-            while self.game.rounds < run.steps:
+            stopped = (
+                self.watch is not None and self.watch.stops()
+            )  # before a checkpoint that a resumed run starts from
+            while self.game.rounds < run.steps and not stopped:
                 log = self.round()
                 step = self.game.rounds
                 if step % every.log == 0 or step == run.steps:
@@ -148,8 +156,11 @@ class Session:
                         self.tell(f"round {step}/{run.steps}: {state}")
                 if step % every.samples == 0:
                     self.look(step)
-                if step % every.checkpoint == 0 or step == run.steps:
+                stopped = self.watch is not None and step % self.watch.settings.every == 0 and self.watch.look(step)
+                if step % every.checkpoint == 0 or step == run.steps or stopped:
                     checkpoint.save(self.accelerator, self.out, step)
+                if stopped:
+                    self.tell(f"stopped after {step} rounds: the last proxies were none of them the best")
 
     def round(self) -> dict[str, Tensor]:
         """One round of the game; a failure tells which checkpoint there is."""
@@ -194,7 +205,7 @@ class Session:
     def student(self, times: int = 1) -> Draw:
         """What the run has made, to be drawn from, with the chain run ``times`` times on end."""
         cost = Cost(self.run.energy, self.averaged_value(), self.run.sampler.steps)
-        return student(self.average().eval(), self.shape, cost, times)
+        return Student(self.average().eval(), self.shape, cost, times)
 
     def averaged_value(self) -> Energy | None:
         """The value that the averaged sampler follows; the learned one where it follows none."""

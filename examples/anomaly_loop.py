@@ -13,7 +13,7 @@ from dxmi.artefacts import load_energy
 from dxmi.config import Checked, Run
 from dxmi.dialect import read
 from dxmi.errors import require
-from dxmi.evaluate import measure
+from dxmi.evaluation import measure
 from dxmi.pretrain import Pretrain, pretrain
 from dxmi.train import train
 

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from dxmi.api import ConfigError
 from dxmi.artefacts import load_energy, save_energy
-from dxmi.evaluate import measure
+from dxmi.evaluation import measure
 
 LABELS = torch.tensor([0, 0, 1, 1])
 MASKS = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None, None] * torch.eye(2)

@@ -2,18 +2,24 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+import torch_fidelity
 from dxmi_plugins.evaluators.classifier import Classifier
-from dxmi_plugins.evaluators.fidelity import Fidelity, Pixels
+from dxmi_plugins.evaluators.extractors import as_pixels, make_extractor
+from dxmi_plugins.evaluators.fidelity import Fidelity
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from dxmi.api import ConfigError
 from dxmi.data import Data, Images, load_images
@@ -49,9 +55,9 @@ def samples(digits):
     return digits[300:600]
 
 
-def evaluate(samples, reference, *metrics, **options):
+def evaluate(images, reference, *metrics, **options):
     evaluator = Fidelity(**{"extractor": EXTRACTOR, "metrics": list(metrics) or ["fid", "prc"]} | options)
-    return evaluator(lambda n: samples[:n], reference)
+    return evaluator(lambda n: images[:n], reference)
 
 
 @torch.no_grad()
@@ -102,8 +108,8 @@ def test_precision_and_recall_equal_brute_force(reference, samples):
         real, fake = features(reference[:]), features(drawn)
         found = evaluate(drawn, reference, "prc")
         assert 0.05 < covered(fake, real) < 0.99
-        assert found["precision"] == pytest.approx(covered(fake, real), abs=1e-7)
-        assert found["recall"] == pytest.approx(covered(real, fake), abs=1e-7)
+        assert found["precision"] == pytest.approx(covered(fake, real), abs=1e-9)
+        assert found["recall"] == pytest.approx(covered(real, fake), abs=1e-9)
 
 
 def test_missing_digits_cost_recall_and_not_precision(digits, labels):
@@ -120,6 +126,82 @@ def test_noise_has_no_precision(reference):
     assert evaluate(noise, reference)["precision"] < 0.1
 
 
+class Pixels(Dataset):
+    """What torch-fidelity reads."""
+
+    def __init__(self, images):
+        self.pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, index):
+        return self.pixels[index]
+
+
+class Registered(FeatureExtractorBase):
+    """The classifier as an extractor of torch-fidelity."""
+
+    def __init__(self, name, features_list, **options):
+        super().__init__(name, features_list)
+        self.classifier = Classifier.load(Path(EXTRACTOR))
+
+    @staticmethod
+    def get_provided_features_list():
+        return ("features", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return "logits" if metric == "isc" else "features"
+
+    def forward(self, pixels):
+        found = dict(zip(("features", "logits"), self.classifier(pixels), strict=True))
+        return tuple(found[layer] for layer in self.features_list)
+
+
+def theirs(samples, reference, **options):
+    """What torch-fidelity makes of the same images, by this project's names."""
+    found = torch_fidelity.calculate_metrics(
+        input1=Pixels(samples),
+        input2=Pixels(reference[:]),
+        cuda=torch.cuda.is_available(),
+        fid=True,
+        kid=True,
+        isc=True,
+        batch_size=256,
+        kid_subset_size=min(len(samples), len(reference)),
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+        **options,
+    )
+    names = {"frechet_inception_distance": "fid", "kernel_inception_distance": "kid", "inception_score": "is"}
+    return {own + key.removeprefix(name): v for key, v in found.items() for name, own in names.items() if name in key}
+
+
+def test_all_figures_equal_torch_fidelity(monkeypatch, reference, samples):
+    """The two spreads of KID are of the same subsets; its mean is the same far within them."""
+    monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "digits", Registered)
+    blurred = (0.7 * samples + 0.3 * samples.roll(1, 0))[:280]
+    expected = theirs(blurred, reference, feature_extractor="digits")
+    found = evaluate(blurred, reference, "fid", "kid", "isc")
+    assert found["fd_digits"] == pytest.approx(expected["fid"], rel=1e-6)
+    assert found["is_digits_mean"] == pytest.approx(expected["is_mean"], rel=1e-6)
+    assert found["is_digits_std"] == pytest.approx(expected["is_std"], rel=1e-6)
+    assert abs(found["kd_digits_mean"] - expected["kid_mean"]) < 1e-3 * expected["kid_std"]
+    assert found["kd_digits_std"] == pytest.approx(expected["kid_std"], rel=1e-3)
+
+
+def test_digits_are_what_they_were_drawn_at(digits, labels, reference):
+    """Where zeros are called ones, half of the ones are right."""
+    asked = torch.where(labels[300:600] == 0, 1, labels[300:600])
+    found = Fidelity(extractor=EXTRACTOR, metrics=["accuracy"])(Drawn(digits[300:600], asked), reference)
+    seen = Classifier.load(Path(EXTRACTOR))(digits.pixels[300:600])[1].argmax(1)
+    assert found["accuracy"] == pytest.approx((seen == asked).double().mean().item(), abs=1e-12)
+    assert found["accuracy/1"] == pytest.approx((seen == 1)[asked == 1].double().mean().item(), abs=1e-12)
+    assert found["accuracy/1"] < 0.7 < found["accuracy/2"] and "accuracy/0" not in found
+
+
 def test_values_beyond_the_range_are_clamped(reference, samples):
     beyond = torch.where(samples.abs() == 1, 3 * samples, samples)
     assert evaluate(beyond, reference) == evaluate(samples, reference)
@@ -128,7 +210,84 @@ def test_values_beyond_the_range_are_clamped(reference, samples):
 def test_a_grey_image_of_one_value_is_that_value():
     values = torch.arange(256, dtype=torch.uint8)
     images = Images(values.reshape(-1, 1, 1, 1), "values")
-    assert torch.equal(torch.stack([p.flatten()[0] for p in Pixels(images, colour=False)]), values)
+    assert torch.equal(as_pixels(images[:], make_extractor(EXTRACTOR)).flatten(), values)
+
+
+# Shares
+
+
+class Drawn:
+    """Samples of one of ``world`` processes, which are threads that meet at a barrier; a chunk of 40 for each."""
+
+    def __init__(self, images, labels=None, rank=0, world=1, barrier=None, board=None):
+        self.images, self.known, self.rank, self.world = images, labels, rank, world
+        self.barrier, self.board = barrier, board
+
+    def __call__(self, n):
+        return self.images[:n]
+
+    def rows(self, n):
+        return torch.arange(n)[torch.arange(n) // 40 % self.world == self.rank]
+
+    share = rows
+
+    def batches(self, n):
+        yield from self.images[self.rows(n)].split(40)
+
+    def labels(self, n):
+        return None if self.known is None else self.known[:n]
+
+    def exchanged(self, x):
+        if self.world == 1:
+            return [x]
+        self.board[self.rank] = x
+        self.barrier.wait(20)
+        found = list(self.board)
+        self.barrier.wait(20)
+        return found
+
+    def gather(self, x):
+        return torch.cat(self.exchanged(x))
+
+    def reduce(self, x):
+        return torch.stack(self.exchanged(x)).sum(0)
+
+
+def in_processes(world, images, reference, labels=None, **options):
+    barrier, board = Barrier(world), [None] * world
+
+    def run(rank):
+        evaluator = Fidelity(extractor=EXTRACTOR, batch_size=40, cache=False, **options)
+        return evaluator(Drawn(images, labels, rank, world, barrier, board), reference)
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(run, range(world)))
+
+
+def test_two_processes_find_what_one_finds(digits, labels, reference):
+    """The same batches in other hands; the order of features, and so KID's subsets, is that of the samples."""
+    samples, labels = digits[300:600], labels[300:600]
+    options = {"infinity": True, "bootstrap": 5}
+    (one,) = in_processes(1, samples, reference, labels, **options)
+    first, second = in_processes(2, samples, reference, labels, **options)
+    assert first == second
+    assert {"fd_digits_inf", "fd_digits_low", "kd_digits_mean", "accuracy/9", "is_digits_mean"} <= set(first)
+    assert first == pytest.approx(one, rel=1e-9)  # moments to 1e-12; roots of small eigenvalues cost digits
+
+
+def test_a_bad_sample_stops_all_processes(reference, samples):
+    """Process 1 alone has it."""
+    samples[45] = float("nan")
+    with pytest.raises(FloatingPointError, match="not finite"):
+        in_processes(2, samples, reference, metrics=["fid"])
+
+
+def test_moments_alone_are_kept_for_the_distance(monkeypatch, reference, samples):
+    """Neither the reference's features nor the samples': fid, isc and accuracy are flat in memory."""
+    monkeypatch.setattr("dxmi_plugins.evaluators.passes.KeptFeatures.add", None)
+    evaluate(samples, reference, "fid", "isc", cache=False)
+    with pytest.raises(TypeError):
+        evaluate(samples, reference, "kid", cache=False)
 
 
 # What is measured
@@ -178,8 +337,9 @@ def test_cached_and_fresh_agree(reference, samples, tmp_path):
     assert not (tmp_path / "torch").exists()
     first, second = evaluate(samples, reference), evaluate(samples, reference)
     assert first == second == fresh
-    files = [f.name for f in (tmp_path / "torch").rglob("*.pt")]
-    assert files and all(reference.fingerprint in name for name in files)
+    files = sorted(f.name for f in (tmp_path / "torch").rglob("*.*"))
+    assert [name.split("-")[0] for name in files] == ["features", "moments"]
+    assert all(name.endswith(".safetensors") for name in files)
 
 
 def test_one_changed_image_is_no_stale_cache(reference, samples):
@@ -218,6 +378,8 @@ def test_the_stamp_is_json_with_the_hash_of_the_extractor():
     assert json.loads(json.dumps(stamp)) == stamp
     assert stamp["weights_sha256"] == sha256(Path(EXTRACTOR).read_bytes()).hexdigest()
     assert stamp["extractor"] == "digits" and "torch-fidelity" in stamp["implementation"]
+    assert stamp["precision_recall_extractor"]["weights_sha256"] == stamp["weights_sha256"]
+    assert {"resize", "kid", "isc", "fid", "precision_recall", "infinity", "bootstrap"} <= set(stamp)
 
 
 # Bad input
@@ -229,7 +391,17 @@ def test_the_stamp_is_json_with_the_hash_of_the_extractor():
         ({"metrics": ["fid", "ssim"]}, "metrics.*ssim"),
         ({"metrics": []}, "metrics"),
         ({"samples": 1}, "samples.*1"),
-        ({"extractor": "vgg16"}, "extractor.*vgg16"),
+        ({"extractor": "resnet"}, "extractor: 'resnet' is none of"),
+        ({"bootstrap": 1}, "bootstrap: 1"),
+        ({"prc_weights": "vgg.pth"}, "prc_weights: .*prc_extractor"),
+        ({"prc_extractor": "vgg16", "prc_weights": "missing.pth"}, "prc_weights: there is no file missing.pth"),
+        ({"weights": "missing.pth"}, "weights: .*has its own"),
+        ({"metrics": ["kid"], "infinity": True}, "infinity: metrics do not ask for fid"),
+        ({"extractor": "vgg16", "metrics": ["isc"]}, "metrics: isc needs logits, which vgg16 has not"),
+        ({"extractor": "vgg16", "metrics": ["accuracy"]}, "metrics: accuracy needs a classifier"),
+        ({"metrics": ["kid"], "reference_statistics": "x.npz"}, "reference_statistics: kid need the images"),
+        ({"metrics": None, "prc_extractor": "vgg16", "reference_statistics": "x.npz"}, "reference_statistics: prc_ext"),
+        ({"reference_statistics": "missing.npz"}, "reference_statistics: there is no file missing.npz"),
         ({"extractor": "missing.safetensors"}, "extractor.*missing.safetensors"),
         ({"extractor": "inception-v3-compat", "weights": "missing.pth"}, "weights.*missing.pth"),
     ],
@@ -237,6 +409,36 @@ def test_the_stamp_is_json_with_the_hash_of_the_extractor():
 def test_impossible_options_are_refused(options, named):
     with pytest.raises(ConfigError, match=named):
         Fidelity(**{"extractor": EXTRACTOR} | options)
+
+
+def test_few_samples_are_warned_of_by_name_and_one_is_refused(digits, reference):
+    with pytest.warns(
+        UserWarning, match="^samples: 64 samples for the 64 features of digits: the covariance is singular"
+    ):
+        evaluate(digits[:64], reference, "fid", samples=64)
+    with pytest.raises(ConfigError, match="^samples: fid need 2 reference images or more, there are 1"):
+        evaluate(digits[:2], Images(digits.pixels[:1], "one"), "fid", samples=2)
+    with pytest.raises(ConfigError, match="^samples: fid need 2 samples or more, there are 1"):
+        evaluate(digits[:1], reference, "fid")
+    with pytest.warns(UserWarning, match="^samples: 37 samples in a part for the 64 features of digits"):
+        evaluate(digits[:300], reference, "fid", infinity=True)
+
+
+def test_images_of_different_sizes_are_refused(samples):
+    mixed = [samples[0], samples[1], samples[2][:, :6], samples[3]]
+    with pytest.raises(ConfigError, match=r"^reference: image 2 is \(1, 6, 8\), image 0 is \(1, 8, 8\)"):
+        evaluate(samples, mixed, "fid")
+    with pytest.raises(ConfigError, match=r"^samples are \(1, 6, 8\), the reference \(1, 8, 8\)"):
+        evaluate(samples[:, :, :6], [*samples[:4]], "fid")
+
+
+def test_accuracy_needs_labels(reference, samples):
+    with pytest.raises(ConfigError, match="^metrics: accuracy needs samples that were drawn at labels"):
+        evaluate(samples, reference, "accuracy")
+    with pytest.warns(UserWarning, match="^metrics: accuracy is left out"):
+        assert set(evaluate(samples, reference, "fid", "accuracy")) == {"fd_digits"}
+    with pytest.raises(ConfigError, match="^metrics: accuracy: digits knows labels 0..9"):
+        Fidelity(extractor=EXTRACTOR, metrics=["accuracy"])(Drawn(samples, torch.full((300,), 10)), reference)
 
 
 @pytest.mark.parametrize("channels, name", [(3, "digits"), (2, "digits")])
@@ -299,3 +501,12 @@ def test_inception(digits):
     assert abs(same["fid"]) < 1e-2 < other["fid"]
     assert same["precision"] == same["recall"] == 1
     assert evaluator.stamp()["weights_sha256"] == sha256(Path(os.environ["DXMI_INCEPTION"]).read_bytes()).hexdigest()
+    found = evaluator(lambda n: digits[40 : 40 + n], reference)
+    colour = Images(reference.pixels.expand(-1, 3, -1, -1), "colour")
+    expected = theirs(
+        digits[40:80].expand(-1, 3, -1, -1),
+        colour,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=os.environ["DXMI_INCEPTION"],
+    )
+    assert found["fid"] == pytest.approx(expected["fid"], rel=1e-6)

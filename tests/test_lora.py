@@ -20,7 +20,7 @@ from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
 from dxmi.cli import main
 from dxmi.config import Checked, Run
-from dxmi.evaluate import student
+from dxmi.drawing import Student
 from dxmi.learning import Game, Learning, Rates
 from dxmi.train import train
 
@@ -108,7 +108,7 @@ def test_the_adapters_alone_make_the_teachers_pipeline_the_student(source, kind,
     if kind == "sd3":
         return  # its pipeline lets the steps draw from the global generator, and the start from the given one
     teacher.pipeline.scheduler = found.schedule.with_stds(found.stds.tolist())
-    own = (student(found, (1, 8, 8))(2, 2, Generator().manual_seed(3)) / 2 + 0.5).clamp(0, 1)
+    own = (Student(found, (1, 8, 8))(2, 2, Generator().manual_seed(3)) / 2 + 0.5).clamp(0, 1)
     theirs = draw(teacher.pipeline, seed=3, height=8, width=8)
     torch.testing.assert_close(theirs, own.to(theirs), rtol=0, atol=1e-4)
 

@@ -21,7 +21,7 @@ from dxmi.algorithm import DxMI
 from dxmi.artefacts import load_energy
 from dxmi.cli import main
 from dxmi.config import Checked, Run
-from dxmi.evaluate import student
+from dxmi.drawing import Student
 from dxmi.finish import finish
 from dxmi.train import Session, train
 
@@ -88,7 +88,7 @@ def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
     session.start(resume=False)
     session.play()
     finish(session, None)
-    own = student(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
+    own = Student(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline", trust_remote_code=True)
     for steps in ({}, {"num_inference_steps": 2}):
         drawn = pipeline(batch_size=5, generator=Generator().manual_seed(3), output_type="np", **steps).images
@@ -113,13 +113,13 @@ def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_p
         "from diffusers import DiffusionPipeline\n"
         "from dxmi.config import Checked, Run\n"
         "from dxmi.dialect import read\n"
-        "from dxmi.evaluate import student\n"
+        "from dxmi.drawing import Student\n"
         "from dxmi.finish import finish\n"
         "from dxmi.train import Session\n"
         "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
         "session.start(False); session.play(); finish(session, None)\n"
         "assert session.accelerator.mixed_precision == 'bf16'\n"
-        "own = student(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
+        "own = Student(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
         "pipeline = DiffusionPipeline.from_pretrained(sys.argv[2] + '/pipeline', trust_remote_code=True)\n"
         "drawn = pipeline(batch_size=5, generator=torch.Generator().manual_seed(3), output_type='np').images\n"
         "own = (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)\n"

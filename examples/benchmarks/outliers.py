@@ -27,7 +27,7 @@ from dxmi.artefacts import load_energy_and_steps
 from dxmi.config import Checked, Run
 from dxmi.data import Data, load_images, load_table
 from dxmi.dialect import put, read
-from dxmi.evaluate import measure
+from dxmi.evaluation import measure
 from dxmi.pretrain import Pretrain, pretrain
 from dxmi.train import train
 

@@ -26,7 +26,7 @@ from dxmi.artefacts import table
 from dxmi.config import Checked, build_plugin
 from dxmi.data import Data, load_images
 from dxmi.dialect import read
-from dxmi.evaluate import Contender, data_floor, evaluate, stamp
+from dxmi.evaluation import Contender, data_floor, evaluate, stamp
 from dxmi.pretrain import Pretrain, pretrain
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -84,7 +84,7 @@ def main() -> None:
         contenders, evaluations = rivals(model, digits["sampler"]["teacher"])
         rows = evaluate(contenders, evaluators, images, given.seed, Accelerator(), print)
     rows[0]["nfe"] = evaluations  # several at each level
-    rows.append(data_floor(evaluators, images))
+    rows.append(data_floor(evaluators, images, Accelerator()))
     Console().print(table(rows))
     if given.out:
         facts["stamp"] = stamp(evaluators, images.stamp(), given.seed)

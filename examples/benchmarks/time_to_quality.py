@@ -19,7 +19,8 @@ from accelerate.utils import set_seed
 
 from dxmi.config import Checked, Run
 from dxmi.dialect import put, read
-from dxmi.evaluate import Contender, evaluate, stamp, student
+from dxmi.drawing import Student
+from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.learning import Rates
 from dxmi.train import Session
 
@@ -60,7 +61,7 @@ def race(of: Session, target: float, every: int, budget: float) -> dict:
             start = time.process_time()
             of.round()
             seconds += time.process_time() - start
-        found = distance(of, Contender("student", of.run.sampler.steps, student(of.average(), of.shape)))
+        found = distance(of, Contender("student", of.run.sampler.steps, Student(of.average(), of.shape)))
         path.append({"rounds": of.game.rounds, "cpu_seconds": round(seconds, 1), "fd": round(found, 4)})
         print(json.dumps(path[-1]), flush=True)
         if found < target:

@@ -1,56 +1,59 @@
-"""FID, KID, Inception score, precision and recall, through torch-fidelity."""
+"""FID, KID, Inception score, precision and recall, and accuracy of classes, over any extractor's features."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch_fidelity
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-from dxmi.api import ConfigError
+from dxmi.api import ConfigError, as_samples
 
-from .classifier import Classifier, sha256
+from .classifier import sha256
+from .extractors import make_extractor
+from .measures import Wanted
+from .moments import PARTS
+from .passes import go_through, on_all
+from .reference import Reference
+from .scores import SEED
+from .statistics import read_published
 
 INCEPTION = "inception-v3-compat"
-METRICS = ("fid", "kid", "isc", "prc")
-
-
-class Pixels(Dataset[Tensor]):
-    """What torch-fidelity reads: uint8 (C,H,W) items. Values in [-1, 1] are clamped and rounded."""
-
-    def __init__(self, items: Any, colour: bool):
-        self.items, self.colour = items, colour
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Tensor:
-        pixels: Tensor = ((self.items[index].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return pixels.expand(3, -1, -1) if self.colour and len(pixels) == 1 else pixels
+METRICS = ("fid", "kid", "isc", "prc", "accuracy")
 
 
 class Fidelity:
-    """Distances between samples and reference images in a feature space.
+    """Distances between samples and reference images in a feature space (TOOLBOX C), by torch-fidelity's definitions.
 
     Samples are images in [-1, 1]; as many are drawn as the reference has, unless ``samples`` says otherwise. Over
-    Inception features the results are ``fid``, ``kid_mean``, ``is_mean``, …; over a classifier's they carry its file
-    name: ``fd_<name>``, ``kd_<name>_mean``, ``is_<name>_mean``. All metrics use the one extractor, precision and recall
-    included (as ADM's code does).
+    Inception features the results are ``fid``, ``kid_mean``, ``is_mean``, …; over others they carry the extractor's
+    name: ``fd_<name>``, ``kd_<name>_mean``, ``is_<name>_mean``. ``fid``, ``isc`` and ``accuracy`` are streamed: their
+    memory does not grow with the number of samples. ``kid``, ``prc`` and ``bootstrap`` keep all features.
 
     Args:
-        extractor: inception-v3-compat, or a safetensors file of examples/train_extractor.py
-        weights: a local file with Inception's weights; null lets torch-fidelity find or fetch them
-        metrics: some of fid, kid, isc, prc
+        extractor: inception-v3-compat, vgg16, a safetensors file of examples/train_extractor.py, or the folder or hub
+            id of an image backbone of transformers, such as facebook/dinov2-base
+        weights: a local file with the weights of Inception or VGG16; null takes torch hub's, or fetches them
+        metrics: some of fid, kid, isc, prc, accuracy; null takes all that the extractor and the samples' labels allow
         samples: number of samples; null takes as many as the reference has
         batch_size: images in one pass through the extractor
-        cache: keep the reference's features on disk, under a key with its fingerprint and the extractor's hash
+        cache: keep the reference's statistics on disk, under a key with its fingerprint and the extractor's hash
+        prc_extractor: another extractor for precision and recall, such as vgg16 (Kynkäänniemi et al. 2019); null takes
+            the same, as ADM's code does
+        prc_weights: its weights, as ``weights``
+        reference_statistics: an .npz file with mu and sigma, as EDM, ADM and clean-fid publish them, for fid in place
+            of a reference
+        infinity: also the distance extrapolated to infinitely many samples, ``fid_inf`` (Chong and Forsyth 2020)
+        bootstrap: resamples for the interval ``fid_low`` to ``fid_high`` that holds 95 % of distances of as many other
+            samples; 0 for none. All features of the samples are in memory for it.
+
+    Raises:
+        ConfigError: an option is impossible, or a file is missing
     """
 
     def __init__(
@@ -61,119 +64,120 @@ class Fidelity:
         samples: int | None = None,
         batch_size: int = 256,
         cache: bool = True,
+        prc_extractor: str | None = None,
+        prc_weights: str | None = None,
+        reference_statistics: str | None = None,
+        infinity: bool = False,
+        bootstrap: int = 0,
     ):
-        self.metrics = list(METRICS) if metrics is None else metrics
-        if not self.metrics or set(self.metrics) - set(METRICS):
-            raise ConfigError(f"metrics: {self.metrics} are not some of {', '.join(METRICS)}")
+        if metrics is not None and (not metrics or set(metrics) - set(METRICS)):
+            raise ConfigError(f"metrics: {metrics} are not some of {', '.join(METRICS)}")
         if samples is not None and samples < 2:
             raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is not positive")
-        if weights is not None and not Path(weights).is_file():
-            raise ConfigError(f"weights: there is no file {weights}")
-        self.classifier = extractor.endswith(".safetensors")
-        if not self.classifier and extractor != INCEPTION:
-            raise ConfigError(f"extractor: '{extractor}' is neither {INCEPTION} nor a .safetensors file")
-        extractor = str(Path(extractor).expanduser()) if self.classifier else extractor
-        if self.classifier and weights is not None:
-            raise ConfigError("weights: they are Inception's; a classifier file has its own")
-        self.name = Path(extractor).stem if self.classifier else "inception"
-        self.samples, self.batch_size, self.cache = samples, batch_size, cache
-        self.weights = Path(extractor) if self.classifier else None if weights is None else Path(weights)
-        self.channels = Classifier.load(Path(extractor)).options["channels"] if self.classifier else 3
-        self.options: dict[str, Any] = {"feature_extractor_weights_path": weights}
-        if self.classifier:
-            self.options = {"feature_extractor": register(Path(extractor))}
-        elif "prc" in self.metrics:
-            self.options["feature_extractor"] = INCEPTION
+        if bootstrap < 0 or bootstrap == 1:
+            raise ConfigError(f"bootstrap: {bootstrap} resamples give no interval; give 0 for none, or some hundreds")
+        if prc_weights is not None and prc_extractor is None:
+            raise ConfigError("prc_weights: they are those of prc_extractor; give that too")
+        self.extractor = make_extractor(extractor, weights)
+        self.prc_extractor = self.extractor
+        if prc_extractor is not None:
+            self.prc_extractor = make_extractor(prc_extractor, prc_weights, ("prc_extractor", "prc_weights"))
+        self.published = None if reference_statistics is None else Path(reference_statistics).expanduser()
+        self.given, self.samples, self.batch_size, self.cache = metrics, samples, batch_size, cache
+        self.infinity, self.bootstrap = infinity, bootstrap
+        self.reference: Reference | None = None
+        self._check_options()
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
-        """``draw(n) -> (n,C,H,W)`` in [-1, 1]; the reference yields (C,H,W) in [-1, 1].
+        """``draw`` are samples (n,C,H,W) in [-1, 1]; the reference yields (C,H,W) in [-1, 1].
+
+        With ``reference_statistics`` a reference may be None.
 
         Raises:
             ConfigError: too few images, other channels than the extractor's, or samples of another shape
             FloatingPointError: a sample is not finite
         """
-        real = Pixels(reference, colour=self.channels == 3)
-        n = len(real) if self.samples is None else self.samples
-        least = 4 if "prc" in self.metrics else 2
-        if min(n, len(real)) < least:
-            raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} samples and reference images or more")
-        if len(real[0]) != self.channels:
-            raise ConfigError(f"extractor: {self.name} reads {self.channels} channels, the images have {len(real[0])}")
-        samples = draw(n)
-        if samples.shape[1:] != reference[0].shape:
-            raise ConfigError(f"samples are {tuple(samples.shape[1:])}, the reference {tuple(reference[0].shape)}")
-        if not samples.isfinite().all():
+        samples = as_samples(draw)
+        n, real = self._sizes(reference)
+        labels, rows = samples.labels(n), samples.rows(n)
+        total = int(samples.reduce(torch.tensor(len(rows))))  # a stored set may have fewer
+        wanted = Wanted(self._metrics(labels), self.extractor, self.prc_extractor, self.infinity, self.bootstrap)
+        wanted.check(total, real)
+        keepers = wanted.keepers(total, labels)
+        batches = wanted.checked(samples.batches(n), real)
+        finite = go_through(batches, rows, wanted.passes(keepers), self.batch_size)
+        if not on_all(samples)(bool(finite)):
             raise FloatingPointError("some samples are not finite numbers, so they have no distance to the data")
-        fingerprint = getattr(reference, "fingerprint", None)
-        key = f"dxmi-{fingerprint}-{len(real)}-{self._hash()[:16]}" if self.cache and fingerprint else None
-        with torch.random.fork_rng():  # extractors are initialised before they are loaded: leave the run's noise alone
-            found = torch_fidelity.calculate_metrics(
-                input1=Pixels(samples.cpu(), colour=self.channels == 3),
-                input2=real,
-                input2_cache_name=key,
-                cache=key is not None,
-                cuda=torch.cuda.is_available(),
-                batch_size=self.batch_size,
-                kid_subset_size=min(1000, n, len(real)),
-                isc_splits=min(10, n),
-                save_cpu_ram=True,  # also keeps the loader in this process: the images are in memory
-                verbose=False,
-                **{metric: metric in self.metrics for metric in METRICS},
-                **self.options,
-            )
-        return {self._key(k): float(v) for k, v in found.items()}
+        published = None if self.published is None else read_published(self.published, self.extractor)
+        if real is not None:
+            wanted.prepare(real, samples)
+        return wanted.figures(keepers, samples, real, published)
 
     def stamp(self) -> dict[str, Any]:
         """Implementation, version, extractor and the SHA-256 of its weights, resize rule, metric settings."""
+        other = self.prc_extractor
         return {
-            "implementation": f"torch-fidelity {version('torch-fidelity')}",
-            "extractor": self.name,
-            "weights_sha256": self._hash(),
-            "resize": "none" if self.classifier else "TensorFlow 1 bilinear to 299",
-            "kid": "100 subsets of at most 1000, cubic kernel",
+            "implementation": f"torch-fidelity {version('torch-fidelity')}, streaming float64 moments",
+            "extractor": self.extractor.name,
+            "weights_sha256": self.extractor.sha256,
+            "resize": self.extractor.resize,
+            "fid": "n - 1 in the covariance, eigenvalues of the product",
+            "kid": "100 subsets of at most 1000, cubic kernel, unbiased",
+            "isc": f"10 splits after a permutation of seed {SEED}",
             "precision_recall": "3 nearest neighbours",
+            "precision_recall_extractor": {"name": other.name, "weights_sha256": other.sha256, "resize": other.resize},
+            "reference_statistics": None
+            if self.published is None
+            else {"name": self.published.name, "sha256": sha256(self.published)},
+            "infinity": f"{PARTS} disjoint parts, linear in 1/n",
+            "bootstrap": self.bootstrap,
         }
 
-    def _hash(self) -> str:
-        return sha256(self.weights) if self.weights else "weights of torch-fidelity"
+    def _check_options(self) -> None:
+        """Raise ConfigError where options contradict each other."""
+        given = self.given or []
+        if "isc" in given and self.extractor.logits is None:
+            raise ConfigError(f"metrics: isc needs logits, which {self.extractor.name} has not; take another extractor")
+        if "accuracy" in given and not self.extractor.labelled:
+            raise ConfigError("metrics: accuracy needs a classifier of the data's labels as extractor")
+        if self.prc_extractor is not self.extractor and self.given is not None and "prc" not in given:
+            raise ConfigError("prc_extractor: metrics do not ask for prc")
+        if (self.infinity or self.bootstrap) and self.given is not None and "fid" not in given:
+            raise ConfigError(f"{'infinity' if self.infinity else 'bootstrap'}: metrics do not ask for fid")
+        if self.published is not None:
+            needed = [m for m in given if m in ("kid", "prc")]
+            if self.given is None and self.prc_extractor is not self.extractor:
+                needed = ["prc_extractor"]
+            if needed:
+                raise ConfigError(f"reference_statistics: {', '.join(needed)} need the images; leave it out")
+            read_published(self.published, self.extractor)
 
-    def _key(self, name: str) -> str:
-        own = f"_{self.name}" if self.classifier else ""
-        for long, inception, other in (
-            (torch_fidelity.KEY_METRIC_FID, "fid", "fd"),
-            ("kernel_inception_distance", "kid", "kd"),
-            ("inception_score", "is", "is"),
-        ):
-            name = name.replace(long, other + own if own else inception)
-        return name
+    def _metrics(self, labels: Tensor | None) -> list[str]:
+        """Those that are asked for, or all that can be had."""
+        judged = labels is not None and self.extractor.labelled and int(labels.max()) < (self.extractor.logits or 0)
+        if self.given is None:
+            out = {"isc": self.extractor.logits is None, "accuracy": not judged}
+            out |= {"kid": self.published is not None, "prc": self.published is not None}
+            return [m for m in METRICS if not out.get(m)]
+        if "accuracy" not in self.given or judged:
+            return self.given
+        rest = [m for m in self.given if m != "accuracy"]
+        if labels is not None:
+            raise ConfigError(f"metrics: accuracy: {self.extractor.name} knows labels 0..{self.extractor.logits - 1}")  # type: ignore[operator]
+        if not rest:
+            raise ConfigError("metrics: accuracy needs samples that were drawn at labels, and these were not")
+        warnings.warn("metrics: accuracy is left out of samples that were drawn at no labels", stacklevel=3)
+        return rest
 
-
-def register(path: Path) -> str:
-    """Make a classifier file known to torch-fidelity; returns the name it has there."""
-    name = f"{path.stem}-{sha256(path)[:16]}"
-
-    class Extractor(FeatureExtractorBase):  # type: ignore[misc]
-        def __init__(self, name: str, features_list: list[str], **options: Any):
-            super().__init__(name, features_list)
-            self.classifier = Classifier.load(path)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("features", "logits")
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-            outputs = dict(zip(("features", "logits"), self.classifier(pixels), strict=True))
-            return tuple(outputs[layer].float() for layer in self.features_list)
-
-    FEATURE_EXTRACTORS_REGISTRY[name] = Extractor
-    return name
+    def _sizes(self, reference: Dataset[Tensor] | None) -> tuple[int, Reference | None]:
+        """How many samples to draw, and the reference, the same object as long as the images are."""
+        if reference is None:
+            if self.published is None or self.samples is None:
+                key = "samples" if self.published else "reference_statistics"
+                raise ConfigError(f"{key}: without reference images, give it")
+            return self.samples, None
+        if self.reference is None or self.reference.images is not reference:
+            self.reference = Reference(reference, self.batch_size, self.cache)
+        return self.samples or self.reference.size, None if self.published else self.reference

@@ -41,6 +41,8 @@ class GaussianPolicy(GaussianSampler):
         ConfigError: an option is not positive
     """
 
+    per_sample = True
+
     def __init__(
         self,
         shape: list[int],

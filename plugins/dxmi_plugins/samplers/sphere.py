@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from dxmi.api import ConfigError, CostToGo, Transition, randn
+from dxmi.api import ConfigError, CostToGo, Noise, Transition, randn
 
 from .vgs import VGS
 
@@ -32,7 +32,7 @@ class SphereStep(Transition):
         """The same step with other fields: exploration widens the std."""
         return type(self)(**{**self._asdict(), **fields}, x=self.x)
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, generator: Noise = None) -> Tensor:
         """Points (B,D) of norm 1: ``exp_x(mean - x + std*P_x eps)``."""
         eps = randn(self.mean.shape, self.mean, generator)
         return exponential(self.x, self.mean - self.x + self.std * tangent(self.x, eps))

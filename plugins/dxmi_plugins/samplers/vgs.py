@@ -82,6 +82,7 @@ class VGS(GaussianSampler):
             raise ConfigError(f"first: the variances {first} and {last} of a vp chain have to be below 1")
         self.steps, self.tau, self.drift, self.draw, self.clip = steps, tau, drift, draw, clip
         self.covariance, self.probes = covariance, probes
+        self.per_sample = covariance != "posterior"  # whose probes are random, and not from a generator
         s2 = variances(schedule, first, last, steps)
         self.a: Tensor
         self.s: Tensor

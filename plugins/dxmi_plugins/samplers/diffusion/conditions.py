@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from diffusers import DiTTransformer2DModel, StableDiffusion3Pipeline
 from torch import Generator, Tensor
 
-from dxmi.api import About, ConfigError
+from dxmi.api import About, ConfigError, Noise
 
 from .networks import pack
 
@@ -72,8 +73,10 @@ class Labels:
             raise ConfigError("guidance: the teacher's network has no class that means none; leave it at 1")
         return torch.tensor([self.classes])
 
-    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
-        """Labels (n,); a CPU generator gives the same ones on every device."""
+    def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
+        """Labels (n,); a CPU generator gives the same ones on every device, a list of n each label from its own."""
+        if isinstance(generator, Sequence):
+            return torch.cat([self.draw(1, prompts, one, device) for one in generator])
         place = device if generator is None else generator.device
         return torch.randint(self.classes, (n,), generator=generator, device=place).to(device)
 

@@ -47,6 +47,7 @@ class DiffusionSampler(GaussianSampler):
     """
 
     pipeline = True
+    per_sample = True
     null: Tensor
 
     def __init__(

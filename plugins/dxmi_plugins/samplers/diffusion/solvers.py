@@ -15,7 +15,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dxmi.api import Draw, randn
 
@@ -33,7 +33,7 @@ FLOW = {"teacher-euler": FlowMatchEulerDiscreteScheduler}
 # Variance channels are dropped before the solver could split them off, and sizes do not change the shift here.
 IGNORED = ("variance_type", "use_dynamic_shifting")
 
-Conditions = Callable[[int, Generator], Tensor | None]
+Conditions = Callable[[int, Any], Tensor | None]
 
 
 def solvers(teacher: Teacher, conditions: Conditions, device: torch.device) -> dict[str, Draw]:
@@ -48,24 +48,29 @@ def solvers(teacher: Teacher, conditions: Conditions, device: torch.device) -> d
     elif teacher.levels.prediction_type == "flow_prediction":
         kinds = FLOW
     else:
-        return {"teacher-euler": partial(_draw, teacher, _euler, conditions, device)}
-    return {name: partial(_draw, teacher, partial(_solve, kind), conditions, device) for name, kind in kinds.items()}
+        return {"teacher-euler": Solver(teacher, _euler, conditions, device)}
+    return {name: Solver(teacher, partial(_solve, kind), conditions, device) for name, kind in kinds.items()}
 
 
-@torch.no_grad()
-def _draw(
-    teacher: Teacher,
-    solve: Callable[..., Tensor],
-    conditions: Conditions,
-    device: torch.device,
-    n: int,
-    steps: int,
-    generator: Generator,
-) -> Tensor:
-    teacher.network.to(device)
-    cond = conditions(n, generator)
-    noise = randn((n, *teacher.shape), torch.empty(0, device=device), generator)
-    return teacher.space.decode(solve(teacher, noise, steps, cond))
+class Solver:
+    """A ``Draw`` of a teacher: its noise is in the start alone, so that each sample may have its own generator."""
+
+    per_sample = True
+
+    def __init__(self, teacher: Teacher, solve: Callable[..., Tensor], conditions: Conditions, device: torch.device):
+        self.teacher, self.solve, self.conditions, self.device = teacher, solve, conditions, device
+
+    @torch.no_grad()
+    def __call__(self, n: int, steps: int, generator: Any) -> Tensor:
+        """(n,*S), decoded."""
+        self.teacher.network.to(self.device)
+        cond = self.conditions(n, generator)
+        noise = randn((n, *self.teacher.shape), torch.empty(0, device=self.device), generator)
+        return self.teacher.space.decode(self.solve(self.teacher, noise, steps, cond))
+
+    def labels(self, n: int, generator: Any) -> Tensor | None:
+        """The labels (n,) that it draws at from this noise; None where the teacher takes none."""
+        return self.conditions(n, generator) if hasattr(self.teacher.conditions, "classes") else None
 
 
 def _solve(scheduler_class: type[Any], teacher: Teacher, noise: Tensor, steps: int, cond: Tensor | None) -> Tensor:

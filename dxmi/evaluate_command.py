@@ -1,0 +1,131 @@
+"""``dxmi evaluate``: which of its kinds is meant, and what is printed. Torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dxmi.configured import quiet
+from dxmi.errors import ConfigError, require
+
+IMAGES = {  # options of pipelines, runs and stored images, by the name of their argument
+    "reference": "--reference",
+    "extractor": "--extractor",
+    "seeds": "--seeds",
+    "batch_size": "--batch-size",
+    "scheduler": "--scheduler",
+    "steps": "--steps",
+    "prompt": "--prompt",
+    "column": "--column",
+    "label": "--label",
+    "evaluator": "--evaluator",
+}
+
+
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi evaluate``."""
+    if options.compare:
+        compare(*options.compare)
+        return
+    require(options.source is not None, "evaluate: give a pipeline, a run, a folder of images or a dataset")
+    if options.n is not None and options.n < 2:
+        raise ConfigError("-n: give at least 2")
+    if is_density_run(Path(options.source)):
+        for key, flag in IMAGES.items():
+            require(
+                getattr(options, key) is None, f"{flag}: {options.source} is a run on a known density; leave it out"
+            )
+        run_density(options)
+        return
+    run_images(options)
+
+
+def is_density_run(folder: Path) -> bool:
+    """Whether a run learned from a known density alone, or holds chains, and so has no images."""
+    if not (folder / "run.yaml").exists():
+        return not (folder / "model_index.json").exists() and (folder / "sampler").is_dir()
+    from dxmi.dialect import read
+
+    config = read(folder / "run.yaml")
+    return config.get("data") is None or not (folder / "pipeline").exists()
+
+
+def run_density(options: argparse.Namespace) -> None:
+    """``dxmi evaluate RUN`` of a run on a known density."""
+    if options.seed is not None and not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+    if options.out is not None and options.out.is_dir():
+        raise ConfigError(f"--out: {options.out} is a folder; give a JSON file")
+    quiet()
+    from dxmi.assess import show
+    from dxmi.densities import evaluate_density_run
+
+    found, notes = evaluate_density_run(Path(options.source), options.n, options.seed, names(options.metrics))
+    show(found["rows"])
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    out = options.out or Path(options.source) / f"evaluation-{found['stamp']['seed']}.json"
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    print(out)
+
+
+def run_images(options: argparse.Namespace) -> None:
+    """``dxmi evaluate`` of a pipeline or of images."""
+    require(options.reference is not None, "--reference: give what to measure against: a dataset, a folder or an .npz")
+    require(options.seed is None, "--seed: samples of images have several; give --seeds")
+    given: dict[str, Any] = {
+        "metrics": names(options.metrics),
+        "evaluator": options.evaluator,
+        "extractor": options.extractor,
+        "n": options.n,
+        "seeds": numbers("--seeds", options.seeds),
+        "batch_size": options.batch_size,
+        "schedulers": names(options.scheduler),
+        "steps": numbers("--steps", options.steps),
+        "prompts": options.prompt,
+        "column": options.column,
+        "label": options.label,
+        "out": options.out,
+    }
+    quiet()
+    from rich.console import Console
+
+    from dxmi.measuring import evaluate
+
+    chosen = {key: value for key, value in given.items() if value is not None}
+    report = evaluate(options.source, options.reference, **chosen)
+    if os.environ.get("RANK", "0") == "0":
+        Console().print(report.show())
+        if options.out is not None:
+            print(options.out)
+
+
+def compare(first: Path, second: Path) -> None:
+    """``dxmi evaluate --compare``: both tables, one under the other, if they were made alike."""
+    from rich.console import Console
+
+    from dxmi.report import compared
+
+    for path, report in zip((first, second), compared(first, second), strict=True):
+        print(path)
+        Console().print(report.show())
+
+
+def names(given: str | None) -> list[str] | None:
+    """``a,b`` as a list."""
+    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+
+
+def numbers(flag: str, given: str | None) -> list[int] | None:
+    """``1,2`` as a list. Raises ConfigError if one is no whole number."""
+    found = names(given)
+    if found is None:
+        return None
+    require(all(name.removeprefix("-").isdigit() for name in found), f"{flag}: {given} are not whole numbers, as 1,2")
+    return [int(name) for name in found]

@@ -1,0 +1,80 @@
+"""Call the evaluators on samples of all processes, stamp the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
+from dxmi.drawing import DrawnSamples, StoredSamples
+from dxmi.items import Items
+
+
+class Contender(NamedTuple):
+    """A row of the table: what draws, and in how many steps."""
+
+    name: str
+    steps: int
+    draw: Draw
+    calls: int = 1
+    """of the network, in each step"""
+
+
+def evaluate(
+    contenders: list[Contender],
+    evaluators: list[Evaluator],
+    reference: Dataset[Tensor],
+    seed: int,
+    accelerator: Accelerator,
+    tell: Callable[[str], None] = lambda message: None,
+) -> list[dict[str, Any]]:
+    """One row for each contender: ``{name, steps, nfe, samples, metrics}``. Every process computes the same rows."""
+    rows = []
+    for name, steps, draw, calls in contenders:
+        tell(f"evaluating {name} at {steps} steps")
+        found = measure(evaluators, reference, DrawnSamples(draw, steps, seed, accelerator))
+        rows.append({"name": name, "steps": steps, "nfe": steps * calls, **found})
+    return rows
+
+
+def measure(
+    evaluators: list[Evaluator], reference: Dataset[Tensor], draw: Callable[[int], Tensor] | Samples
+) -> dict[str, Any]:
+    """All evaluators on the same samples: ``{samples, metrics}``."""
+    samples = as_samples(draw)
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        found = evaluator(samples, reference)
+        if metrics.keys() & found.keys():
+            clash = ", ".join(sorted(metrics.keys() & found.keys()))
+            raise ConfigError(f"evaluators: two of them report {clash}; choose other metrics for one")
+        metrics |= found
+    return {"samples": getattr(samples, "drawn", 0), "metrics": metrics}
+
+
+def data_floor(evaluators: list[Evaluator], data: Items, accelerator: Accelerator) -> dict[str, Any]:
+    """The row of two halves of the real data against each other: even rows drawn, odd rows the reference."""
+    even, odd = (data.every_other(k) for k in (0, 1))
+    row = measure(evaluators, odd, StoredSamples(even, accelerator))
+    return {"name": "data-floor", "steps": None, "nfe": None, **row}
+
+
+def stamp(
+    evaluators: list[Evaluator], reference: dict[str, Any], seed: int | list[int], noise: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the numbers were made with and measured against, and where the noise of each draw came from."""
+    return {
+        "dxmi": version("dxmi"),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "evaluators": [evaluator.stamp() for evaluator in evaluators],
+        "reference": reference,
+        "seed": seed,
+        "noise": sorted(set(noise)),
+    }

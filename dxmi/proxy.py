@@ -1,0 +1,99 @@
+"""A cheap figure while a run learns: it goes to metrics.jsonl, picks ``best/`` and may stop the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerate.utils import broadcast_object_list
+
+from dxmi.api import Evaluator
+from dxmi.config import build_plugin
+from dxmi.drawing import DrawnSamples
+from dxmi.errors import require
+from dxmi.evaluation import measure
+from dxmi.items import Items
+from dxmi.learning import Proxy
+from dxmi.streams import Stream
+
+if TYPE_CHECKING:
+    from dxmi.train import Session
+
+HIGHER = ("is", "precision", "recall", "f_score", "accuracy")
+
+
+class Watch:
+    """What a run's proxies were so far. Every process takes part and knows the same.
+
+    Args:
+        session: the run
+        settings: how often, over how many samples, and how long to wait
+
+    Raises:
+        ConfigError: there is no evaluator or nothing stored to measure against, or it has no option ``samples``
+    """
+
+    def __init__(self, session: Session, settings: Proxy):
+        self.session, self.settings = session, settings
+        require(bool(session.run.evaluators), "proxy: the run has no evaluators to take a metric of; list one")
+        require(isinstance(session.data, Items | Stream), "proxy: it is for runs on stored data; leave it out")
+        first = session.config.resolved["evaluators"][0]
+        metric = (first.get("metrics") or [None])[0]
+        chosen = {} if metric is None else {"metrics": [metric]}
+        self.judge = build_plugin(Evaluator, {**first, **chosen, "samples": settings.samples})  # type: ignore[type-abstract]
+        self.history: list[tuple[int, float]] = []
+
+    def reopen(self) -> None:
+        """Take over what the rounds before a checkpoint have logged."""
+        lines: list[str] = []
+        file = self.session.out / "metrics.jsonl"
+        if self.session.main and file.exists():
+            lines = file.read_text().splitlines()
+        found = [row for row in map(json.loads, lines) if "proxy" in row]
+        shared = [[(row["step"], row["proxy"]) for row in found]]
+        if self.session.accelerator.num_processes > 1:
+            broadcast_object_list(shared)
+        self.history = shared[0]
+
+    def look(self, step: int) -> bool:
+        """Measure the averaged weights after ``step`` rounds, keep them if they are the best; whether to stop."""
+        session, data = self.session, self.session.data
+        assert isinstance(data, Items | Stream)
+        run = session.run
+        samples = DrawnSamples(session.student(), run.sampler.steps, run.seed, session.accelerator)
+        found = measure([self.judge], data.reference(), samples)
+        name, value = next(iter(found["metrics"].items()))
+        score = -value if name.startswith(HIGHER) else value
+        better = score < min((old for _, old in self.history), default=float("inf"))
+        self.history.append((step, score))
+        told = {"proxy": score, f"proxy_{name}_n{found['samples']}": value}
+        if session.main:
+            with (session.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **told}) + "\n")
+            if better:
+                save_best(session, {"step": step, **told})
+        session.accelerator.log(told, step=step)
+        session.tell(f"proxy {name} of {found['samples']} samples {value:.4g}{', the best so far' * better}")
+        session.accelerator.wait_for_everyone()
+        return self.stops()
+
+    def stops(self) -> bool:
+        """Whether the last ``patience`` proxies were none of them the best."""
+        patience = self.settings.patience
+        if patience is None or not self.history:
+            return False
+        best = min(range(len(self.history)), key=lambda i: self.history[i][1])
+        return len(self.history) - 1 - best >= patience
+
+
+def save_best(session: Session, told: dict[str, float]) -> None:
+    """The averaged sampler as a pipeline (or weights) in ``best/``, with what it scored."""
+    folder = session.out / "best"
+    partial = Path(f"{folder}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    session.average().save_pretrained(partial)
+    (partial / "proxy.json").write_text(json.dumps(told, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

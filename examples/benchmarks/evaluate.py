@@ -1,0 +1,97 @@
+"""Peak memory and time of a Fréchet distance over 2,000 and over 50,000 generated 32 x 32 images.
+
+The sampler is trivially cheap (smooth random colour images) and the extractor a small classifier, so that what grows
+with the number of samples shows. Each number of samples runs in a process of its own, against the same reference.
+
+    python examples/benchmarks/evaluate.py --out examples/benchmarks/evaluate.json
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from dxmi_plugins.evaluators.classifier import Classifier
+
+from dxmi.api import Evaluator, randn
+from dxmi.config import build_plugin
+from dxmi.drawing import DrawnSamples
+from dxmi.evaluation import measure
+from dxmi.items import Images
+
+
+class Clouds:
+    """Images (n,3,32,32): noise of 4 x 4, enlarged."""
+
+    per_sample = True
+    seconds = 0.0
+
+    def __call__(self, n, steps, generator):
+        """N of them, each from its own generator."""
+        start = time.perf_counter()
+        small = randn((n, 3, 4, 4), torch.zeros(()), generator)
+        images = torch.nn.functional.interpolate(small, size=32, mode="bilinear")
+        self.seconds += time.perf_counter() - start
+        return images.clamp(-1, 1)
+
+
+def one(n: int, extractor: str) -> dict:
+    """The distance of n images, the process's peak memory and where the time went."""
+    pixels = torch.randint(0, 256, (1000, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    judge = build_plugin(
+        Evaluator, {"name": "fidelity", "extractor": extractor, "metrics": ["fid"], "samples": n, "cache": False}
+    )
+    draw, start = Clouds(), time.perf_counter()
+    found = measure([judge], Images(pixels, "noise"), DrawnSamples(draw, 1, 0, Accelerator(cpu=True)))
+    rest = time.perf_counter() - start - draw.seconds
+    return {
+        "samples": found["samples"],
+        "metrics": found["metrics"],
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "sampling_us": round(draw.seconds / n * 1e6, 1),
+        "rest_us": round(rest / n * 1e6, 1),
+    }
+
+
+def classifier(folder: Path) -> str:
+    """A classifier of random weights; its features stand for any."""
+    torch.manual_seed(0)
+    path = folder / "random.safetensors"
+    Classifier(channels=3, classes=10, width=8, features=64).eval().save(path)
+    return str(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs=2, default=[2000, 50_000], help="fewer and more")
+    parser.add_argument("--one", nargs=2, metavar=("N", "EXTRACTOR"), help="a single measurement, as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(int(given.one[0]), given.one[1])))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path, rows = classifier(Path(folder)), []
+        for n in given.samples:
+            command = [sys.executable, __file__, "--one", str(n), path]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            rows.append(json.loads(told.splitlines()[-1]))
+            print(
+                f"{n} samples: peak {rows[-1]['peak_mib']} MiB; an image takes {rows[-1]['sampling_us']} us to draw "
+                f"and {rows[-1]['rest_us']} us to keep and to make features and moments of"
+            )
+    ratio = rows[1]["peak_mib"] / rows[0]["peak_mib"]
+    print(f"peak memory at {given.samples[1]} over that at {given.samples[0]}: {ratio:.3f}")
+    if given.out:
+        given.out.write_text(json.dumps({"rows": rows, "peak_ratio": round(ratio, 3)}, indent=1) + "\n")
+    sys.exit(0 if ratio <= 1.2 else 1)
+
+
+if __name__ == "__main__":
+    main()

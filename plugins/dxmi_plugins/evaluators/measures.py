@@ -1,0 +1,141 @@
+"""What is kept of a pass over the samples, and the figures that it gives. ``fidelity`` is the plugin."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from dxmi.api import ConfigError, Samples
+
+from .extractors import Extractor
+from .moments import PARTS, FrechetDistance, Gaussian, at_infinity, bootstrap, merged
+from .passes import KeptAccuracy, KeptFeatures, KeptMoments, KeptScore, Pass
+from .reference import Reference
+from .scores import SEED, kernel_distance, precision_recall
+
+
+class Wanted(NamedTuple):
+    """Metrics, and over which features."""
+
+    metrics: list[str]
+    extractor: Extractor
+    prc_extractor: Extractor
+    infinity: bool
+    resamples: int
+
+    def keepers(self, n: int, labels: Tensor | None) -> dict[str, Any]:
+        """What is kept of n samples, by name; labels (n,) are those that they were drawn at."""
+        e, found = self.extractor, dict[str, Any]()
+        if "fid" in self.metrics:
+            found["moments"] = KeptMoments(e.dimension, n, PARTS if self.infinity else 1)
+        if "kid" in self.metrics or self.resamples or ("prc" in self.metrics and self.prc_extractor is e):
+            found["features"] = KeptFeatures(e.dimension)
+        if "isc" in self.metrics:
+            found["isc"] = KeptScore(n, e.logits or 0)
+        if "accuracy" in self.metrics and labels is not None:
+            found["accuracy"] = KeptAccuracy(e.logits or 0, labels)
+        if "prc" in self.metrics and self.prc_extractor is not e:
+            found["prc"] = KeptFeatures(self.prc_extractor.dimension)
+        return found
+
+    def passes(self, keepers: dict[str, Any]) -> list[Pass]:
+        """Which extractor each keeper reads."""
+        main = Pass(self.extractor, [keeper for name, keeper in keepers.items() if name != "prc"])
+        return [p for p in (main, Pass(self.prc_extractor, [keepers[k] for k in keepers if k == "prc"])) if p.keepers]
+
+    def prepare(self, real: Reference, samples: Samples) -> None:
+        """Have ready what these metrics need of the reference."""
+        needs: dict[Extractor, list[str]] = {self.extractor: ["moments"] if "fid" in self.metrics else []}
+        if "kid" in self.metrics:
+            needs[self.extractor].append("features")
+        if "prc" in self.metrics and "features" not in needs.setdefault(self.prc_extractor, []):
+            needs[self.prc_extractor].append("features")
+        for extractor, kinds in needs.items():
+            real.prepare(samples, extractor, kinds)
+
+    def figures(
+        self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: Gaussian | None
+    ) -> dict[str, float]:
+        """All figures by name, the same on every process."""
+        found: dict[str, float] = {}
+        features = keepers["features"].gathered(samples) if "features" in keepers else None
+        if "moments" in keepers:
+            to = published if real is None else real.moments(self.extractor)
+            assert to is not None
+            found |= self.distances(keepers["moments"], features, samples, FrechetDistance(to))
+        if "kid" in self.metrics and real is not None and features is not None:
+            mean, std = kernel_distance(features, real.features(self.extractor))
+            found |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
+        if "isc" in keepers:
+            mean, std = keepers["isc"].result(samples.reduce)
+            found |= {self.key("is", "is") + "_mean": mean, self.key("is", "is") + "_std": std}
+        if "prc" in self.metrics and real is not None:
+            other, own = real.features(self.prc_extractor), keepers.get("prc")
+            drawn = features if own is None else own.gathered(samples)
+            place = self.prc_extractor.device
+            found |= precision_recall(drawn.to(place), other.to(place))  # type: ignore[union-attr]
+        return found | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
+
+    def distances(
+        self, kept: KeptMoments, features: Tensor | None, samples: Samples, distance: FrechetDistance
+    ) -> dict[str, float]:
+        """The Fréchet distance, with its limit and interval where they are wanted."""
+        parts, key = kept.reduced(samples), self.key("fid", "fd")
+        found = {key: distance(merged(parts).gaussian())}
+        if self.infinity:
+            found[f"{key}_inf"] = at_infinity(parts, distance)
+        if self.resamples and features is not None:
+            found[f"{key}_low"], found[f"{key}_high"] = bootstrap(features, distance, self.resamples, SEED)
+        return found
+
+    def key(self, inception: str, other: str) -> str:
+        """Inception's distances have names of their own; others carry the extractor's."""
+        return inception if self.extractor.name == "inception" else f"{other}_{self.extractor.name}"
+
+    def check(self, n: int, real: Reference | None) -> None:
+        """Raise ConfigError if n samples, or the reference, are too few; warn where they make covariances singular."""
+        least = 2 * PARTS if self.infinity else 4 if "prc" in self.metrics else 2
+        sizes = {"samples": n} | ({} if real is None else {"reference images": real.size})
+        for what, size in sizes.items():
+            if size < least:
+                raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} {what} or more, there are {size}")
+            part = size // PARTS if self.infinity and what == "samples" else size
+            if "fid" in self.metrics and part <= self.extractor.dimension:
+                where = "samples in a part" if part < size else what
+                warnings.warn(
+                    f"samples: {part} {where} for the {self.extractor.dimension} features of {self.extractor.name}: "
+                    "the covariance is singular, and the distance says little",
+                    stacklevel=3,
+                )
+
+    def checked(self, batches: Iterator[Tensor], real: Reference | None) -> Iterator[Tensor]:
+        """The samples' batches (B,C,H,W), as they come.
+
+        Raises:
+            ConfigError: they are of another shape than the reference, or have other channels than an extractor reads
+        """
+        first = None if real is None else real.images[0].shape
+        if first is not None:
+            self.check_channels(first)
+        for batch in batches:
+            if first is None:
+                first = batch.shape[1:]
+                self.check_channels(first)
+            if batch.shape[1:] != first:
+                where = "the first" if real is None else "the reference"
+                raise ConfigError(f"samples are {tuple(batch.shape[1:])}, {where} {tuple(first)}")
+            yield batch
+
+    def check_channels(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError if an extractor does not read images (C,H,W); say so if it reads grey ones as colour."""
+        for extractor in {self.extractor, self.prc_extractor}:
+            if len(shape) != 3 or shape[0] not in (extractor.channels, 1):
+                has = f"have {shape[0]}" if len(shape) == 3 else f"are {tuple(shape)}"
+                raise ConfigError(f"extractor: {extractor.name} reads {extractor.channels} channels, the images {has}")
+            if shape[0] != extractor.channels:
+                warnings.warn(
+                    f"extractor: {extractor.name} reads colour; grey images are shown to it as such", stacklevel=3
+                )

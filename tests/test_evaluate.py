@@ -1,0 +1,161 @@
+"""``dxmi evaluate`` of pipelines and stored images, and the proxy of a run that learns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import DIGITS, EXTRACTOR, ROOT
+from PIL import Image
+from tiny import tiny
+
+import dxmi
+from dxmi.api import ConfigError
+from dxmi.cli import main
+from dxmi.evaluation import measure
+from dxmi.subjects import images
+
+TEACHER = ROOT / "examples" / "teachers" / "digits"
+JUDGE = ["--reference", str(DIGITS), "--extractor", str(EXTRACTOR)]
+QUICK = {"extractor": str(EXTRACTOR), "metrics": ["fid"], "n": 40, "seeds": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny("classes", tmp_path_factory.mktemp("classes"))
+
+
+def test_a_sweep_is_one_table_one_json_and_one_picture(tmp_path, capsys):
+    out = tmp_path / "out"
+    schedulers = "DDIMScheduler,HeunDiscreteScheduler"
+    sweep = ["--scheduler", schedulers, "--steps", "1,2", "--metrics", "fid", "-n", "40", "--seeds", "0,1"]
+    assert main(["evaluate", str(TEACHER), *JUDGE, *sweep, "--out", str(out)]) == 0
+    assert "fd_digits_0.04k" in capsys.readouterr().out
+    found = json.loads((out / "report.json").read_text())
+    rows = found["rows"]
+    assert [(r["name"], r["steps"], r["nfe"]) for r in rows[:4]] == [
+        ("DDIM", 1, 1), ("DDIM", 2, 2), ("HeunDiscrete", 1, 1), ("HeunDiscrete", 2, 3)
+    ]  # fmt: skip
+    assert rows[4]["name"] == "data-floor" and rows[4]["metrics"]["fd_digits"] < rows[0]["minimum"]["fd_digits"]
+    assert set(rows[0]["seeds"]) == {"0", "1"} and rows[0]["samples"] == found["stamp"]["samples"] == 40
+    assert found["stamp"]["reference"]["size"] == 1797 and found["stamp"]["noise"] == [
+        "SeedSequence(seed, index) of each sample"
+    ]
+    assert (out / "picture.png").stat().st_size > 1000 and "fd_digits_0.04k" in (out / "table.md").read_text()
+
+
+def test_running_again_draws_nothing_new(folder, tmp_path, monkeypatch):
+    first = dxmi.evaluate(folder, DIGITS, steps=[2], out=tmp_path, **QUICK)
+    monkeypatch.setattr("dxmi.piped.PipelineDraw.__call__", refused)
+    monkeypatch.setattr("dxmi.piped.PipelineDraw.evaluations", lambda self, steps: 2)
+    assert dxmi.evaluate(folder, DIGITS, steps=[2], out=tmp_path, **QUICK).rows == first.rows
+    with pytest.raises(ConfigError, match="--out: .* holds samples with pipeline"):
+        dxmi.evaluate(str(tiny("ddpm", tmp_path / folder.name)), DIGITS, steps=[2], out=tmp_path, **QUICK)
+
+
+def refused(*given):
+    raise AssertionError("drawn again")
+
+
+def test_a_loaded_pipeline_and_its_folder_are_the_same_to_python(folder):
+    from diffusers import DiffusionPipeline
+
+    loaded = dxmi.evaluate(DiffusionPipeline.from_pretrained(folder), DIGITS, steps=[2], **QUICK)
+    again = dxmi.evaluate(folder, DIGITS, steps=[2], batch_size=7, **QUICK)
+    a, b = loaded.rows[0]["metrics"]["fd_digits"], again.rows[0]["metrics"]["fd_digits"]
+    assert a == pytest.approx(b, rel=1e-3)  # pixels next to the middle of two levels may round to the other
+    assert loaded.table().count("\n") == 3 and json.loads(loaded.to_json())["stamp"] == loaded.stamp
+
+
+def test_stored_images_have_no_seeds_and_no_distance_to_themselves():
+    report = dxmi.evaluate(DIGITS, DIGITS, label="label", extractor=str(EXTRACTOR), metrics=["fid", "accuracy"])
+    row = report.rows[0]
+    assert abs(row["metrics"]["fd_digits"]) < 1e-3 and not row["seeds"] and row["nfe"] is None
+    assert row["metrics"]["accuracy_digits" if "accuracy_digits" in row["metrics"] else "accuracy"] > 0.9
+
+
+def test_a_folder_of_images(tmp_path):
+    for i, image in enumerate(images(str(DIGITS), "image").pixels[:30]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02d}.png")
+    row = dxmi.evaluate(tmp_path, DIGITS, extractor=str(EXTRACTOR), metrics=["isc"]).rows[0]
+    assert row["samples"] == 30 and row["metrics"]["is_digits_mean"] > 1
+
+
+def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
+    class Mean:
+        def __call__(self, draw, reference):
+            return {"mean": float(draw(50).mean() - reference[0].mean())}
+
+    found = measure([Mean()], [torch.ones(1)], lambda n: torch.full((n, 1), 3.0))
+    assert found == {"samples": 50, "metrics": {"mean": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "says"),
+    [
+        (TEACHER, [], "--reference: give what to measure against"),
+        (TEACHER, [*JUDGE, "--scheduler", "Unknown"], "--scheduler: diffusers has no 'Unknown'"),
+        (TEACHER, [*JUDGE, "--scheduler", "EDMEulerScheduler"], "reads no noise levels of DDPMScheduler"),
+        (TEACHER, [*JUDGE, "--steps", "2000"], "--steps: 2000 with DDPMScheduler"),
+        (TEACHER, [*JUDGE, "--steps", "0"], "--steps: [0] are not all positive"),
+        (TEACHER, [*JUDGE, "--steps", "four"], "--steps: four are not whole numbers"),
+        (TEACHER, [*JUDGE, "--seeds", "1,1"], "--seeds: [1, 1] are not different"),
+        (TEACHER, [*JUDGE, "--seed", "1"], "--seed: samples of images have several"),
+        (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: DDPMPipeline does not draw from text"),
+        (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: ['fit'] are not some of"),
+        (TEACHER, [*JUDGE, "--evaluator", "nobody"], "nobody"),
+        (TEACHER, [*JUDGE, "--column", "pixels"], "pixels"),
+        (DIGITS, [*JUDGE, "--steps", "4"], "holds images, which nobody draws; leave it out"),
+        (DIGITS, ["--reference", "nowhere.parquet"], "nowhere.parquet"),
+        ("nowhere", JUDGE, "nowhere: no pipeline can be loaded from it"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["evaluate", str(source), *arguments, "-n", "20", "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1 and not out.exists()
+
+
+def test_a_student_keeps_its_steps_and_its_scheduler():
+    from types import SimpleNamespace
+
+    from dxmi.piped import other_scheduler
+
+    with pytest.raises(ConfigError, match="learned together"):
+        other_scheduler(SimpleNamespace(config={"table": [[0.0] * 6]}), "DDIMScheduler")
+
+
+def test_python_imports_no_torch_before_it_measures():
+    script = "import dxmi, sys; assert callable(dxmi.evaluate) and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_proxy_keeps_the_best_and_stops_a_run(tmp_path):
+    """Rates next to nothing: the first proxy is about the best, so that the run ends long before its rounds."""
+    config = {
+        "data": {"path": str(DIGITS), "batch_size": 4},
+        "energy": {"name": "conv", "width": 4},
+        "sampler": {"name": "diffusion", "teacher": str(TEACHER), "scheduler": {"name": "ancestral", "steps": 2}},
+        "lr": {"energy": 1e-12, "sampler": 1e-12, "std": 1e-12},
+        "evaluators": [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 64}],
+        "proxy": {"every": 2, "samples": 32, "patience": 2},
+        "compare_steps": [],
+        "tracker": None,
+        "steps": 100,
+    }
+    path, out = tmp_path / "config.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    proxies = [line for line in lines if "proxy" in line]
+    assert [line["step"] for line in proxies] == [2, 4, 6]
+    assert proxies[0]["proxy"] == pytest.approx(proxies[2]["proxy"], rel=1e-3)
+    assert proxies[0]["proxy_fd_digits_n32"] == proxies[0]["proxy"]
+    assert json.loads((out / "best" / "proxy.json").read_text())["step"] == 2
+    assert (out / "best" / "model_index.json").exists() and (out / "evaluation.json").exists()
+    assert [folder.name for folder in Path(out / "checkpoints").iterdir()] == ["step-000006"]
+    assert main(["train", str(path), "--out", str(tmp_path / "none"), "--evaluators", "[]"]) == 2

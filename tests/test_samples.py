@@ -1,0 +1,137 @@
+"""Samples are the same whatever the batches and processes are, and are kept and taken up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import DIGITS
+from tiny import tiny
+from torch import Generator
+
+from dxmi.api import ConfigError, Transition, as_samples, randn
+from dxmi.data import Data, load_data
+from dxmi.drawing import PER_CHUNK, PER_SAMPLE, DrawnSamples, StoredSamples, noise_rule
+from dxmi.piped import PipelineDraw
+from dxmi.pipelines import load_pipeline
+from dxmi.samples import CHUNK, generators
+
+N = CHUNK + 40
+
+
+class Noise:
+    """A draw that is nothing but its noise."""
+
+    per_sample = True
+
+    def __call__(self, n, steps, generator):
+        return randn((n, 3), torch.zeros(()), generator)
+
+
+def chained(n, steps, generator):
+    return randn((n, 3), torch.zeros(()), generator)
+
+
+def test_noise_of_a_list_is_each_generators_own():
+    alone = torch.stack([torch.randn(2, generator=g) for g in generators(5, range(3))])
+    assert torch.equal(randn((3, 2), torch.zeros(()), generators(5, range(3))), alone)
+    law = Transition(torch.zeros(3, 2), torch.ones(()))
+    assert torch.equal(law.sample(generators(5, range(3))), alone)
+    assert len({g.initial_seed() for seed in (0, 1) for g in generators(seed, range(1000))}) == 2000
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, CHUNK])
+def test_samples_do_not_depend_on_batches(batch_size):
+    found = DrawnSamples(Noise(), 1, 3, Accelerator(), batch_size=batch_size)(N)
+    assert torch.equal(found[CHUNK + 1], torch.randn(3, generator=generators(3, [CHUNK + 1])[0]))
+    assert torch.equal(found[:10], DrawnSamples(Noise(), 1, 3, Accelerator())(10))
+
+
+def test_one_generator_alone_is_of_a_chunk():
+    assert (noise_rule(Noise()), noise_rule(chained)) == (PER_SAMPLE, PER_CHUNK)
+    found = DrawnSamples(chained, 1, 3, Accelerator(), batch_size=5)(N)
+    assert torch.equal(found[CHUNK:], torch.randn(40, 3, generator=Generator().manual_seed(3 * 1_000_003 + 1)))
+
+
+def test_a_plain_callable_is_samples_too():
+    samples = as_samples(lambda n: torch.arange(n).float()[:, None])
+    assert torch.equal(torch.cat(list(samples.batches(N))), samples(N)) and samples.labels(N) is None
+    assert torch.equal(samples.rows(N), torch.arange(N)) and samples.reduce(torch.ones(2)).sum() == 2
+
+
+def test_images_are_taken_up_where_a_run_stopped(tmp_path):
+    """Of 300 asked for after 10, the first chunk is drawn again, since it is longer now; then nothing is."""
+    calls = []
+
+    class Images(Noise):
+        def __call__(self, n, steps, generator):
+            calls.append(n)
+            return randn((n, 1, 2, 2), torch.zeros(()), generator)
+
+    first = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(10)
+    whole = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
+    again = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
+    assert calls == [10, 256, 44] and torch.equal(whole, again) and torch.equal(whole[:10], first)
+    levels = (whole + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)  # eight bits, as files have
+    with pytest.raises(ConfigError, match="--out: .* holds samples with seed 0 instead of 1"):
+        DrawnSamples(Images(), 1, 1, Accelerator(), tmp_path / "kept")
+
+
+def test_broken_images_are_told():
+    with pytest.raises(FloatingPointError, match="not finite"):
+        DrawnSamples(lambda n, steps, g: torch.full((n, 1, 2, 2), torch.nan), 1, 0, Accelerator())(2)
+
+
+def test_stored_samples_are_a_part_of_the_data():
+    items = load_data(Data(path=str(DIGITS), label="label"))
+    samples = StoredSamples(items, Accelerator())
+    found, labels = samples(20), samples.labels(20)
+    rows = [
+        int((items.stored == (image + 1).mul(127.5).round().byte()).flatten(1).all(1).nonzero()[0]) for image in found
+    ]
+    assert len(set(rows)) == 20 and max(rows) > 20 and labels.tolist() == items.about[rows].tolist()
+    assert len(samples(5000)) == len(samples.rows(5000)) == len(items) and len(samples.share(5000)) == 5000
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "classes", "ldm_kl", "sd"])
+@pytest.mark.parametrize("scheduler", [None, "EulerAncestralDiscreteScheduler"])
+def test_images_of_pipelines_do_not_depend_on_batches(kind, scheduler, tmp_path):
+    """Schedulers that draw noise, and pipelines that hand them no generator, too; to rounding of the network."""
+    prompts = ["a", "b"] if kind == "sd" else []
+    draw = PipelineDraw(load_pipeline(str(tiny(kind, tmp_path))), torch.device("cpu"), prompts, scheduler)
+    whole = draw(5, 3, generators(0, range(5)))
+    parts = torch.cat([draw(len(rows), 3, generators(0, rows)) for rows in (range(2), range(2, 5))])
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-4)
+    assert whole.shape == (5, 1, 8, 8)
+
+
+def test_two_processes_draw_the_same_samples(tmp_path):
+    script = (
+        "import sys, torch\n"
+        "from accelerate import Accelerator\n"
+        "from test_samples import N, Noise\n"
+        "from dxmi.drawing import DrawnSamples\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "samples = DrawnSamples(Noise(), 1, 3, accelerator)\n"
+        "rows = samples.rows(N)\n"
+        "own = torch.cat(list(samples.batches(N)))\n"
+        "everything = samples(N)\n"
+        "assert accelerator.num_processes == 2 and torch.equal(everything[rows], own)\n"
+        "assert torch.equal(samples.gather(rows).sort()[0], torch.arange(N))\n"
+        "assert samples.reduce(own.double().sum(0)).sub(everything.double().sum(0)).abs().max() < 1e-10\n"
+        "torch.save(everything, f'{sys.argv[1]}/{accelerator.process_index}.pt')\n"
+        "accelerator.end_training()\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    folder = os.path.dirname(__file__)
+    env = {**os.environ, "PYTHONPATH": folder, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run(
+        [*command, str(tmp_path / "script.py"), str(tmp_path)], env=env, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    one = DrawnSamples(Noise(), 1, 3, Accelerator())(N)
+    assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt"), one) for rank in (0, 1))
