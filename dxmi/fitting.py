@@ -44,6 +44,8 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
     if value_guided and run.value is None:
         raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
+    if run.lr.value is not None and run.value is None:
+        raise ConfigError("lr.value: there is no value network of its own; leave it out")
     if run.game.noised:
         check_noised(run, fixed)
     given = {

@@ -183,10 +183,10 @@ def test_labels_give_auroc_beside_energies(pretrain, cells, tmp_path, capsys):
     [
         ("--labels none", r"labels: \S+ has no column 'none'; it has cell, bad,"),
         ("--labels bad --classes none", r"classes: \S+ has no column 'none'"),
-        ("--labels alike", "labels: class 'all' has good images alone; AUROC needs both kinds"),
+        ("--labels alike", "labels: all are good; AUROC needs both kinds"),
         ("--labels odd", "labels: row 0 of 'odd' is 2; they are 0 for good and 1 for defect"),
         ("--labels one", "labels: row 0 of 'one' is '0'; they are 0 for good and 1 for defect"),
-        ("--labels bad --classes one", "labels: class '0' has good images alone"),
+        ("--labels bad --classes one", "labels: all are good in class '0'"),
         ("--classes kind", "--classes: AUROC needs labels; give --labels too"),
     ],
 )

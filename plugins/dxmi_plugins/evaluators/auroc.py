@@ -99,7 +99,8 @@ def figures(
     """``det_*`` and ``loc`` of one class."""
     if labels.min() == labels.max():
         kind = "good" if labels[0] == 0 else "defective"
-        raise ConfigError(f"labels: class '{name}' has {kind} images alone; AUROC needs both kinds")
+        where = "" if name == "all" else f" in class '{name}'"
+        raise ConfigError(f"labels: all are {kind}{where}; AUROC needs both kinds")
     if scores.ndim == 1:
         return {"det": auroc(labels, scores)}
     maps = scores if masks is None else upsampled(scores, tuple(masks.shape[1:]), align_corners)
