@@ -13,7 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -209,6 +209,14 @@ class Scheduler(Protocol):
 
     def with_stds(self, stds: list[float]) -> Self:
         """The same nodes with these T standard deviations."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An energy that gives events back: what ``dxmi pretrain`` trains with ``objective: reconstruction``."""
+
+    def reconstruction_loss(self, x: Tensor) -> Tensor:
+        """How far events x (B,*S) are from what is given back, a scalar: the mean of squared distances."""
 
 
 class Evaluator(Protocol):

@@ -54,15 +54,15 @@ class Data:
             require(getattr(self, key) == getattr(Data, key), f"data.{key}: {what}; leave it out")
 
 
-def load_data(data: Data) -> Source:
-    """What ``data`` describes, read into memory.
+def load_data(data: Data, table: Any | None = None) -> Source:
+    """What ``data`` describes, read into memory; ``table`` is what ``load_table`` gave, if it is at hand.
 
     Raises:
         ConfigError: it cannot be had, or options do not fit it
     """
     if data.density is not None:
         return Draws(data.density)
-    table = load_table(data)
+    table = load_table(data) if table is None else table
     return load_vectors(data, table) if holds_lists(table, data.column) else load_images(data, table)
 
 

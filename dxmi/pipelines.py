@@ -41,9 +41,9 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int) -> Tensor
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
         raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
+    options = usual_steps(pipeline) if steps is None else {"num_inference_steps": steps}
+    pipeline.to(Accelerator().device)
     try:
-        options = usual_steps(pipeline) if steps is None else {"num_inference_steps": steps}
-        pipeline.to(Accelerator().device)
         images = pipeline(batch_size=n, generator=Generator().manual_seed(seed), output_type="np", **options).images
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--steps: {error}") from error
