@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 
 from dxmi.api import CostToGo, GaussianSampler, Transition, with_gradient
@@ -193,7 +193,7 @@ class DxMI(Rollouts):
     def state_dict(self) -> dict[str, Any]:
         """What accelerate does not save by itself: running averages, number of rounds, every process's kept states."""
         own = {"chains": self.chains, "buffer": None if self.buffer is None else self.buffer.state_dict()}
-        kept = gather_object([own])
+        kept = gather_object([send_to_device(own, "cpu")])  # whoever reads them may have fewer devices, or none
         return {"s2": self.s2, "shares": self.shares, "kept": kept, "rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

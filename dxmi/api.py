@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -300,6 +300,14 @@ class Scheduler(Protocol):
 
     def bind(self, levels: Levels) -> Schedule:
         """A schedule with nodes among the teacher's levels. Raises ConfigError where the choice does not fit them."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An energy that gives events back: what ``dxmi pretrain`` trains with ``objective: reconstruction``."""
+
+    def reconstruction_loss(self, x: Tensor) -> Tensor:
+        """How far events x (B,*S) are from what is given back, a scalar: the mean of squared distances."""
 
 
 class Evaluator(Protocol):

@@ -80,13 +80,18 @@ def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi score``."""
     if options.classes and not options.labels:
         raise ConfigError("--classes: AUROC needs labels; give --labels too")
+    if options.json and not options.json.parent.is_dir():
+        raise ConfigError(f"--json: there is no folder {options.json.parent}")
     quiet()
     from dxmi.data import Data
     from dxmi.scoring import score, score_labelled, show
 
     data = Data(path=options.images, column=options.column)
-    found = score_labelled(options.source, data, options.labels, options.classes) if options.labels else None
-    energies = score(options.source, data) if found is None else found["energies"]
+    try:
+        found = score_labelled(options.source, data, options.labels, options.classes) if options.labels else None
+        energies = score(options.source, data) if found is None else found["energies"]
+    except ConfigError as error:  # keys of a config are options here
+        raise ConfigError(str(error).replace("data.column:", "--column:").replace("data.path: ", "")) from error
     if options.json:
         options.json.write_text(json.dumps(found or energies) + "\n")
         print(options.json)

@@ -24,7 +24,11 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
         return None
     if options.config is None:
         raise ConfigError(f"{options.command}: give a config file, such as configs/digits.yaml")
-    config = Checked(kind, read(options.config, overrides))
+    given = read(options.config, overrides)
+    for key, command in {"sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
+        if key in given and command != options.command and key not in kind.__dataclass_fields__:
+            raise ConfigError(f"{options.config}: is for 'dxmi {command}'")
+    config = Checked(kind, given)
     if options.print_config:
         print(yaml.safe_dump(config.resolved, sort_keys=False), end="")
         return None
@@ -38,6 +42,7 @@ def quiet() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are told in dxmi's own line
     disable_progress_bar()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -81,15 +81,15 @@ class Data:
             require(getattr(self, key) == getattr(Data, key), f"data.{key}: {what}; leave it out")
 
 
-def load_data(data: Data) -> Source:
-    """What ``data`` describes, read into memory unless it is a stream.
+def load_data(data: Data, table: Any | None = None) -> Source:
+    """What ``data`` describes, read into memory unless it is a stream; ``table``: what ``load_table`` gave, if at hand.
 
     Raises:
         ConfigError: it cannot be had, or options do not fit it
     """
     if data.density is not None:
         return Draws(data.density)
-    table = load_table(data)
+    table = load_table(data) if table is None else table
     lists = holds_lists(table, data.column)
     if data.streaming:
         require(not lists, "data.streaming: it is for images, and these are vectors; leave it out")

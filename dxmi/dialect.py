@@ -137,12 +137,14 @@ def expand_options(options: dict[str, Any], kind: Any, key: str) -> dict[str, An
     except NameError as error:  # an annotation in a string that names what is imported for type checkers alone
         raise ConfigError(f"{key}: {kind.__qualname__} has an annotation that cannot be resolved: {error}") from error
     for option in options:
+        path = f"{key}.{option}" if key else option
         if option not in known:
             near = get_close_matches(str(option), known, n=2) or known
-            path = f"{key}.{option}" if key else option
             raise ConfigError(f"{path}: no such key; nearest: {', '.join(near)}" if near else f"{path}: no such key")
         if option not in hints:
-            raise ConfigError(f"{key}.{option}: {kind.__qualname__} does not say of which type it is")
+            raise ConfigError(f"{path}: {kind.__qualname__} does not say of which type it is")
+        if options[option] is None and hints[option] is not Any and type(None) not in get_args(hints[option]):
+            raise ConfigError(f"{path}: it cannot be null; leave it out for its default")
     return {k: expand(v, hints[k], f"{key}.{k}" if key else k) for k, v in options.items()}
 
 

@@ -18,7 +18,7 @@ from dxmi.densities import finish_density
 from dxmi.drawing import noise_rule
 from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
-from dxmi.learned import runs_on_end
+from dxmi.learned import can_be_drawn, runs_on_end
 from dxmi.pictures import save_learned
 from dxmi.streams import Stream
 
@@ -54,9 +54,9 @@ def save_products(session: Session) -> None:
 
 
 def save_samples(session: Session) -> None:
-    """samples.safetensors of a run on vectors, ``paths`` of them, and in two dimensions picture.png."""
+    """samples.safetensors of a run on vectors, ``paths`` of them, and in two dimensions picture.png, if it can draw."""
     run, out = session.run, session.out
-    if session.data is None or len(session.shape) != 1:
+    if session.data is None or len(session.shape) != 1 or not can_be_drawn(run):
         return
     n, generator = run.paths, Generator().manual_seed(run.seed)
     samples = session.student(runs_on_end(run))(n, run.sampler.steps, generator).cpu().contiguous()

@@ -16,6 +16,7 @@ from dxmi.config import Run
 from dxmi.data import Source, check_labels
 from dxmi.dialect import differences
 from dxmi.errors import first_line, require
+from dxmi.learned import NO_SAMPLES, can_be_drawn
 from dxmi.tables import about_key
 
 
@@ -44,6 +45,8 @@ def check_players(run: Run, data: bool, value_guided: bool) -> None:
         raise ConfigError("value: a chain that cannot learn follows the energy; leave the value out")
     if value_guided and run.value is None:
         raise ConfigError("value: the sampler follows a value's gradient; name one with time, such as informed")
+    if run.lr.value is not None and run.value is None:
+        raise ConfigError("lr.value: there is no value network of its own; leave it out")
     if run.game.noised:
         check_noised(run, fixed)
     given = {
@@ -75,9 +78,10 @@ def ask(key: str, capability: Callable[[], object]) -> None:
 
 
 def check_value_guided(run: Run, shape: tuple[int, ...]) -> None:
-    """Raise ConfigError if energy, start or replay are not for a sampler that follows a value; shape is S."""
+    """Raise ConfigError if other parts are not for a sampler that follows a value; shape is S."""
     if run.game.start == "data":
         ask("game.start", lambda: cast(GaussianSampler, run.sampler).perturb(torch.zeros(1, *shape)))
+    require(can_be_drawn(run) or not run.evaluators, f"evaluators: {NO_SAMPLES}; leave them out")
     if run.energy.event_shape is not None:
         run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
     if run.replay is None:

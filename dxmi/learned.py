@@ -15,6 +15,9 @@ from dxmi.artefacts import load_energy
 from dxmi.config import Checked, Run
 from dxmi.dialect import read
 from dxmi.drawing import Student
+from dxmi.errors import require
+
+NO_SAMPLES = "with game.start: data values are learned near the data alone, and no samples can be drawn"
 
 
 def runs_on_end(run: Run) -> int:
@@ -26,16 +29,27 @@ def runs_on_end(run: Run) -> int:
     return run.long_chain or 1 if chain else 1
 
 
+def can_be_drawn(run: Run) -> bool:
+    """Whether a run leaves something to draw samples with.
+
+    Values that were learned from data alone (``game.start: data``) are known near the data: they carry nothing there
+    from where the sampler itself starts.
+    """
+    sampler = run.sampler
+    return not (isinstance(sampler, GaussianSampler) and sampler.value_guided and run.game.start == "data")
+
+
 def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
     """N samples (n,*S) of a run on data: of its learned sampler, or of its chain on the learned energy.
 
     None draws 64 images or 1000 vectors.
 
     Raises:
-        ConfigError: the folder holds no such finished run
+        ConfigError: the folder holds no such finished run, or one whose values were learned near the data alone
     """
     try:
         run = Checked(Run, read(folder / "run.yaml")).build()
+        require(can_be_drawn(run), f"{folder}: {NO_SAMPLES}; rank data with 'dxmi score'")
         shape = tuple(json.loads((folder / "energy" / "config.json").read_text())["shape"])
         energy = load_energy(folder / "energy")
         value = load_energy(folder / "value") if run.value is not None else None

@@ -48,7 +48,8 @@ class Game:
         start: where rollouts start: noise (of a chain: short runs), data (of a chain: contrastive divergence; of a
             value-guided sampler: data that its noising chain has carried to x_0) or chains (of a chain alone:
             persistent contrastive divergence). What is drawn in the end starts from the sampler's own noise all the
-            same, and a value-guided sampler that starts from data does not learn its own start
+            same; a value-guided sampler that starts from data learns neither its own start nor values there, so then
+            no samples are drawn, and the energy is what is learned
         chains: number of persistent chains of each process
         reinit: share of the persistent chains used in a round that start again from noise (Du and Mordatch 2019)
     """

@@ -38,10 +38,11 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: 
     generator = Generator().manual_seed(seed)
     labels = torch.randint(used.classes or 1, (n,), generator=generator).tolist()
     options = used.options(n, labels, prompts) | ({} if student is None else used.once)
-    options["num_inference_steps"] = steps or (usual_steps(pipeline) if student is None else len(student))
+    usual = (usual_steps(pipeline) if student is None else len(student)) if steps is None else steps
+    options["num_inference_steps"] = usual
     torch.manual_seed(seed)  # some pipelines hand no generator to their scheduler
+    pipeline.to(Accelerator().device)
     try:
-        pipeline.to(Accelerator().device)
         images = pipeline(generator=generator, output_type="np", **options).images
     except (ValueError, TypeError) as error:
         raise ConfigError(f"--steps: {error}") from error

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from rich.progress import track
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api import Energy
@@ -133,8 +134,8 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     """
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
-    if (out / "model_index.json").exists() or (out / "config.json").exists():
-        raise ConfigError(f"--out: {out} already holds a pipeline or network; give another folder")
+    if out.is_file() or any((out / name).exists() for name in ("model_index.json", "config.json", "run.yaml")):
+        raise ConfigError(f"--out: {out} already holds a pipeline, a network, a run or a file; give another folder")
     require(0 <= config.values.seed < 2**32, f"seed: {config.values.seed} is not between 0 and 2^32 - 1")
     set_seed(config.values.seed)
     run = config.build()
@@ -150,15 +151,9 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     network, optimizer = accelerator.prepare(model.network, optimizer)
     ema = AveragedModel(model.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema))  # type: ignore[no-untyped-call]
     set_seed(run.seed, device_specific=True)
-    steps = range(run.steps)
-    for k in track(steps, "pretraining", disable=not accelerator.is_main_process):
-        loss = model.loss(network, draw_batch(source, run.data, k, run.seed, accelerator))
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(network.parameters(), run.clip)
-        if not (loss.detach() + (0 if norm is None else norm)).isfinite():
-            raise FloatingPointError(f"the loss or its gradient is not finite in step {k}; lower lr")
-        optimizer.step()
+    for k in track(range(run.steps), "pretraining", disable=not accelerator.is_main_process):
+        batch = draw_batch(source, run.data, k, run.seed, accelerator)
+        loss = descend(model.loss(network, batch), k, network, optimizer, run.clip, accelerator)
         schedule.step()
         ema.update_parameters(model.network)
     if accelerator.is_main_process:
@@ -167,3 +162,18 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out
+
+
+def descend(loss: Tensor, k: int, network: nn.Module, optimizer: Any, clip: float, accelerator: Accelerator) -> Tensor:
+    """Step ``k`` of the optimiser; the loss without its graph.
+
+    Raises:
+        FloatingPointError: the loss or its gradient is not finite; the weights have not moved
+    """
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(network.parameters(), clip)
+    if not (loss.detach() + (0 if norm is None else norm)).isfinite():
+        raise FloatingPointError(f"the loss or its gradient is not finite in step {k}; lower lr")
+    optimizer.step()
+    return loss.detach()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
+from dxmi.api import Reconstructs
 from dxmi.artefacts import save_energy
 from dxmi.data import Source
 from dxmi.errors import ConfigError, first_line
@@ -15,14 +16,6 @@ from dxmi.score_models import Model
 
 if TYPE_CHECKING:
     from dxmi.pretrain import Pretrain
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """An energy that gives events back."""
-
-    def reconstruction_loss(self, x: Tensor) -> Tensor:
-        """How far events x (B,*S) are from what is given back, a scalar: the mean of squared distances."""
 
 
 class Reconstruction(nn.Module):

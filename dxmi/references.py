@@ -35,7 +35,7 @@ class Labelled(Dataset[Tensor]):
         labels: (N,), 0 for good and 1 for defect; None where nobody knows
         classes: the kind of thing each shows; None for one kind
         masks: (N,H,W), 1 where a pixel is defect
-        size: (H,W) of the images that the masks belong to; null means that of the items, if these are images (N,C,H,W)
+        size: (H,W) of the images that the masks belong to; None means that of the items, if these are images (N,C,H,W)
             of 1 or 3 channels
 
     Raises:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from dxmi.configured import configured, quiet
-from dxmi.errors import ConfigError
+from dxmi.errors import ConfigError, require
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -37,7 +40,7 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     from dxmi.artefacts import save_grid
     from dxmi.pipelines import sample_pipeline
 
-    out, prompts = options.out or Path("grid.png"), options.prompt or ()
+    out, prompts = target(options.out, "grid.png"), options.prompt or ()
     save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0, prompts), out)
     print(out)
 
@@ -66,7 +69,7 @@ def run_density_again(options: argparse.Namespace) -> None:
 
     if options.steps is not None:
         raise ConfigError("--steps: a learned sampler has the steps it was trained with")
-    out = options.out or Path("samples.safetensors")
+    out = target(options.out, "samples.safetensors")
     save_file(sample_density_run(Path(options.config), options.n or 1000, options.seed or 0), out)
     print(out)
 
@@ -80,11 +83,28 @@ def run_learned_again(options: argparse.Namespace) -> None:
 
     if options.steps is not None:
         raise ConfigError("--steps: a sampler or a chain that an energy was learned with has the steps of that run")
+    try:
+        images = len(json.loads((Path(options.config) / "energy" / "config.json").read_text())["shape"]) == 3
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{options.config}: holds no finished run that can be drawn from") from error
+    out = target(options.out, "grid.png" if images else "samples.safetensors")
     samples = sample_learned(Path(options.config), options.n, options.seed or 0).cpu()
-    images = samples.ndim == 4
-    out = options.out or Path("grid.png" if images else "samples.safetensors")
     if images:
         save_grid(samples, out)
     else:
         save_file({"samples": samples.contiguous()}, out)
     print(out)
+
+
+def target(given: Path | None, usual: str) -> Path:
+    """The file to write, ``usual`` where none is given.
+
+    Raises:
+        ConfigError: its folder is missing, or the given file exists or is of another kind
+    """
+    out, picture = given or Path(usual), usual.endswith(".png")
+    require(out.parent.is_dir(), f"--out: there is no folder {out.parent}")
+    require(given is None or not out.exists(), f"--out: {out} exists; give another file")
+    kind = "a picture, such as grid.png" if picture else "samples, such as samples.safetensors"
+    require((out.suffix in PICTURES) == picture, f"--out: {out} would hold {kind}")
+    return out

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IMPLICIT = ("implicit", "hutchinson", "sliced")
 ROWS = 50_000
-"""most rows that are searched for values that come again"""
+"""most rows that are searched for what no data with a density have"""
 EXACT = 256  # most entries of an event for which whole Jacobians are computed
 
 
@@ -108,21 +108,40 @@ def score_losses(run: Pretrain, source: Source) -> Callable[[Score, Tensor], Ten
 
 
 def check_continuous(objective: str, source: Source) -> None:
-    """Raise ConfigError for data without a density, on which the implicit losses fall without end.
-
-    That is a coordinate with values that come more than once in a hundred rows, all rows stored twice, whole numbers.
-    """
+    """Raise ConfigError for data without a density, on which the implicit losses fall without end."""
     if isinstance(source, Draws):
         return
-    cure = "; take objective: denoising or multi_noise, which add noise"
-    if isinstance(source, Images | Stream):
-        raise ConfigError(f"objective: {objective} needs data with a density, and pixels have 256 values{cure}")
-    for i, values in enumerate(source[:].flatten(1).T):
-        distinct, often = values[:ROWS].unique(return_counts=True)
-        rows = min(len(values), ROWS)
-        if 10 * len(distinct) < 9 * rows or often.max() > max(1, rows // 100) or (distinct == distinct.round()).all():
-            found = f"coordinate {i} has {len(distinct)} distinct values in {rows} rows, or whole numbers alone"
-            raise ConfigError(f"objective: {objective} needs data with a density, and {found}{cure}")
+    why = (
+        "pixels have 256 values"
+        if isinstance(source, Images | Stream)
+        else no_density(source[:ROWS].flatten(1).double())
+    )
+    if why is not None:
+        cure = "take objective: denoising or multi_noise, which add noise"
+        raise ConfigError(f"objective: {objective} needs data with a density, and {why}; {cure}")
+
+
+def no_density(x: Tensor) -> str | None:
+    """What shows that rows (N,D) of float32 numbers have none, or None if nothing does.
+
+    That is: a value that comes more than twice and in more than a hundredth of the rows, all rows stored twice, whole
+    numbers, one norm for all, coordinates that follow from the others by a linear map, no more rows than coordinates.
+    """
+    for i, values in enumerate(x.T):
+        distinct, often = values.unique(return_counts=True)
+        if 10 * len(distinct) < 9 * len(x) or often.max() > max(2, len(x) // 100):
+            return f"coordinate {i} has {len(distinct)} distinct values in {len(x)} rows"
+        if (distinct == distinct.round()).all():
+            return f"coordinate {i} has whole numbers alone"
+    norms, std = x.norm(dim=1), x.std(0, correction=0)
+    rounding = torch.finfo(torch.float32).eps
+    if norms.std(correction=0) < 1e-5 * std.norm() + rounding * norms.mean():
+        return f"all rows have the norm {norms.mean():.4g}"
+    z = (x - x.mean(0)) / std
+    spread = torch.linalg.eigvalsh(z.T @ z / len(x))  # (D,) variances along the axes, where no unit of x matters
+    exact = (rounding * (x.abs().amax(0) / std).max()) ** 2
+    rank = int((spread > max(exact, x.shape[1] * torch.finfo(x.dtype).eps * spread[-1])).sum())
+    return f"its {len(x)} rows fill {rank} of {x.shape[1]} dimensions" if rank < x.shape[1] else None
 
 
 def free_network(run: Pretrain, source: Source, sigmas: list[float] | None) -> ScoreNetwork:

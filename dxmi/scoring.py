@@ -21,14 +21,16 @@ from dxmi.items import Items
 from dxmi.tables import load_table
 
 
-def score(source: str, data: Data) -> list[float]:
+def score(source: str, data: Data, table: Any | None = None) -> list[float]:
     """The energy of every image or vector, in the dataset's order: low means like the data it learned.
+
+    ``table`` is what ``load_table`` gave, if it is at hand.
 
     Raises:
         ConfigError: there is no such energy or data, or the items do not fit the energy
     """
     folder = energy_folder(source)
-    (energy, steps), items = load_energy_and_steps(folder), load_data(data)
+    (energy, steps), items = load_energy_and_steps(folder), load_data(data, table)
     assert isinstance(items, Items)  # neither draws nor a stream
     device = Accelerator().device
     energy.to(device)
@@ -47,13 +49,14 @@ def score_labelled(source: str, data: Data, labels: str, classes: str | None = N
     AUROC is then that of each class (``det/CLASS``) and their mean (``det``).
 
     Raises:
-        ConfigError: as ``score``; a column is missing, labels are not 0 and 1, or all labels of a class are alike
+        ConfigError: as ``score``; a column is missing or a row of it has nothing, labels are not 0 and 1, or all of a
+            class are alike
         FloatingPointError: an energy is not finite
     """
     table = load_table(data)
     given = read_labels(table, labels, str(data.path))
-    kinds = None if classes is None else [str(kind) for kind in column(table, "classes", classes, str(data.path))]
-    energies = score(source, data)
+    kinds = None if classes is None else read_classes(table, classes, str(data.path))
+    energies = score(source, data, table)
     evaluator = build_plugin(Evaluator, {"name": "anomaly"})  # type: ignore[type-abstract]
     scores = torch.tensor(energies, dtype=torch.float64)
     metrics = measure([evaluator], Labelled(scores, given, kinds), lambda n: scores[:n])["metrics"]
@@ -64,8 +67,7 @@ def column(table: Any, key: str, name: str, path: str) -> list[Any]:
     """A column of a `datasets.Dataset`; raises ConfigError that names the option ``key`` if there is none."""
     if name not in table.column_names:
         raise ConfigError(f"{key}: {path} has no column '{name}'; it has {', '.join(table.column_names)}")
-    values, names = table.with_format(None)[name], getattr(table.features[name], "names", None)
-    return [names[value] for value in values] if names and key == "classes" else list(values)
+    return list(table.with_format(None)[name])
 
 
 def read_labels(table: Any, name: str, path: str) -> Tensor:
@@ -77,6 +79,19 @@ def read_labels(table: Any, name: str, path: str) -> Tensor:
                 f"labels: row {row} of '{name}' is {shortened(value)}; they are 0 for good and 1 for defect"
             )
     return torch.tensor(values, dtype=torch.long)
+
+
+def read_classes(table: Any, name: str, path: str) -> list[str]:
+    """A column of names, whole numbers or bools as names (N); raises ConfigError if a row has none."""
+    values, names = column(table, "classes", name, path), getattr(table.features[name], "names", None)
+    for row, value in enumerate(values):
+        # a column of numbers that stand for names has -1 where there is none
+        known = isinstance(value, (str, bool, int)) if names is None else value in range(len(names))
+        if not known:
+            raise ConfigError(
+                f"classes: row {row} of '{name}' is {shortened(value)}; give each a name or a whole number"
+            )
+    return [str(value) if names is None else names[value] for value in values]
 
 
 def show(metrics: dict[str, float]) -> None:

@@ -34,7 +34,8 @@ def load_table(data: Data) -> Any:
         return load_dataset(kind, split=options.pop("split", split), streaming=data.streaming, **options)
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
         where = "cannot be read" if how else "is neither here nor on the hub"
-        raise ConfigError(f"data.path: {given} {where}: {first_line(error)}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # what datasets wraps says more
+        raise ConfigError(f"data.path: {given} {where}: {first_line(cause)}") from error
 
 
 def files_of(data: Data) -> tuple[str, dict[str, Any]] | None:
@@ -57,6 +58,8 @@ def files_of(data: Data) -> tuple[str, dict[str, Any]] | None:
         return "webdataset", {"data_files": sorted(map(str, path.glob("*.tar"))), "split": "train"}
     if path.is_dir():
         return "imagefolder", {"data_dir": str(path)}
+    if not path.exists() and (path.suffix or given.startswith((".", "/", "~"))):
+        raise ConfigError(f"data.path: there is no {given}")
     if path.exists() or path.suffix == ".parquet" or given.startswith((".", "/", "~")) or given.count("/") > 1:
         raise ConfigError(f"data.path: {given} is no Parquet file, folder of images or WebDataset shards (.tar)")
     return None

@@ -31,6 +31,7 @@ from dxmi.finish import finish
 from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise, start_from_weights
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
+from dxmi.learned import can_be_drawn
 from dxmi.proxy import Watch
 from dxmi.streams import Stream
 
@@ -221,7 +222,7 @@ class Session:
                 file.write(json.dumps({"step": step, **found}) + "\n")
             self.accelerator.log(found, step=step)
             self.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-        if self.main and len(self.shape) == 3:
+        if self.main and len(self.shape) == 3 and can_be_drawn(self.run):
             samples = self.student()(64, self.run.sampler.steps, Generator().manual_seed(0))
             artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")
         self.accelerator.wait_for_everyone()

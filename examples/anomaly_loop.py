@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from dxmi_plugins.evaluators.anomaly import Anomaly, Labelled
+from dxmi_plugins.evaluators.anomaly import Anomaly
 
-from dxmi.api import ConfigError, Energy
+from dxmi.api import ConfigError, Energy, Labelled
 from dxmi.artefacts import load_energy
 from dxmi.config import Checked, Run
 from dxmi.dialect import read
@@ -49,9 +49,7 @@ def compare(
         pretrain(first, alone)
     train(second, game, given.resume)
     energies = {"autoencoder": load_energy(alone), "EBM-VGS": load_energy(game / "energy")}
-    found = {name: figures(score(energy, test.items), test, **settings) for name, energy in energies.items()}
-    (given.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
-    return found
+    return {name: figures(score(energy, test.items), test, **settings) for name, energy in energies.items()}
 
 
 def configured(given: argparse.Namespace, kind: type, suffix: str, **more: str) -> Checked:
@@ -81,6 +79,11 @@ def write_cells(cells: torch.Tensor, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_dict({"cell": list(cells.numpy())}).to_parquet(path)
+
+
+def write_figures(rows: dict[str, dict[str, float]], out: Path) -> None:
+    """Rows of figures as ``figures.json`` in a folder."""
+    (out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def show(corner: str, rows: dict[str, dict[str, float]], columns: list[str]) -> None:

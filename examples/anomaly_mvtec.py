@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from anomaly_loop import compare, in_one_line, options, show
-from dxmi_plugins.evaluators.anomaly import Labelled
+from anomaly_loop import compare, in_one_line, options, show, write_figures
 from dxmi_plugins.features import FeatureMaps
 from PIL import Image
 
+from dxmi.api import Labelled
 from dxmi.errors import require
 
 COLUMNS = ["det_max", "det_pool", "loc"]
@@ -94,9 +94,11 @@ def main() -> None:
     kinds = [photo.kind for photo in test]
     known = Labelled(maps[1], labels, kinds, masks, (given.size, given.size))
     print(f"{len(maps[0])} training and {len(test)} test images of {len(set(kinds))} classes")
-    for name, found in compare(given, maps[0], known, align_corners=given.align_corners).items():
-        rows = {kind: {key: found[f"{key}/{kind}"] for key in COLUMNS} for kind in sorted(set(kinds))}
-        show(f"{name}, AUROC", rows | {"mean": found}, COLUMNS)
+    rows = compare(given, maps[0], known, align_corners=given.align_corners)
+    write_figures(rows, given.out)
+    for name, found in rows.items():
+        own = {kind: {key: found[f"{key}/{kind}"] for key in COLUMNS} for kind in sorted(set(kinds))}
+        show(f"{name}, AUROC", own | {"mean": found}, COLUMNS)
 
 
 if __name__ == "__main__":

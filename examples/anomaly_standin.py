@@ -13,11 +13,12 @@ random direction. No image is involved, and no figure says anything about MVTec.
 import math
 
 import torch
-from anomaly_loop import compare, figures, in_one_line, options, show
-from dxmi_plugins.evaluators.anomaly import Labelled
+from anomaly_loop import compare, figures, in_one_line, options, show, write_figures
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
+
+from dxmi.api import Labelled
 
 CLASSES, GRID, DIM, RANK = 3, 14, 64, 6
 SPREAD, POSITION, NOISE, DEFECT = 0.5, 0.4, 0.0375, 0.35  # sizes next to the class mean, which has 1; noise a number
@@ -84,6 +85,7 @@ def main() -> None:
     train, test = standin(given.seed)
     simple = {name: figures(own, test) for name, own in simple_scores(train, test.items, given.seed).items()}
     rows = simple | compare(given, train, test)
+    write_figures(rows, given.out)
     show("synthetic stand-in, AUROC", rows, ["det_max", "det_pool", "loc"])
 
 

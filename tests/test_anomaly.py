@@ -1,6 +1,7 @@
 """Anomaly detection: AUROC with ties, aggregators, the autoencoder on the sphere, the synthetic stand-in."""
 
 import importlib
+import json
 import math
 import re
 
@@ -8,11 +9,11 @@ import pytest
 import torch
 from conftest import ROOT
 from dxmi_plugins.energies.sphere_autoencoder import SphereAutoencoder
-from dxmi_plugins.evaluators.anomaly import Anomaly, Labelled
+from dxmi_plugins.evaluators.anomaly import Anomaly
 from dxmi_plugins.evaluators.auroc import auroc, auroc_table, mean_row, upsampled
 from torch.nn.functional import normalize
 
-from dxmi.api import ConfigError
+from dxmi.api import ConfigError, Labelled
 from dxmi.artefacts import load_energy, save_energy
 from dxmi.evaluation import measure
 
@@ -82,12 +83,12 @@ def test_the_evaluator_scores_labelled_maps():
     ("given", "says"),
     [
         ({"labels": None}, "labels: AUROC needs one for each image, 0 for good and 1 for defect; these data have none"),
-        ({"labels": torch.zeros(4)}, "labels: class 'all' has good images alone; AUROC needs both kinds"),
-        ({"labels": torch.ones(4), "classes": ["cup"] * 4}, "labels: class 'cup' has defective images alone"),
+        ({"labels": torch.zeros(4)}, "labels: all are good; AUROC needs both kinds"),
+        ({"labels": torch.ones(4), "classes": ["cup"] * 4}, "labels: all are defective in class 'cup'"),
         ({"labels": 2 * LABELS}, "labels: they are 0 for good and 1 for defect"),
         ({"labels": LABELS[:3]}, "labels: there are 3 for 4 images"),
         ({"classes": ["cup"]}, "classes: there are 1 for 4 images"),
-        ({"classes": ["cup", "nut", "nut", "nut"]}, "labels: class 'cup' has good images alone"),
+        ({"classes": ["cup", "nut", "nut", "nut"]}, "labels: all are good in class 'cup'"),
         ({"masks": MASKS[:2]}, "masks: there are 2 for 4 images"),
         ({"masks": 0 * MASKS}, "masks: those of class 'all' have pixels of one kind alone"),
         ({"masks": 255 * MASKS}, "masks: they are 0 for good and 1 for defect"),
@@ -182,7 +183,7 @@ def test_a_saved_autoencoder_finds_its_sizes_again(tmp_path):
 def test_the_stand_in_tells_weak_scores_from_strong_ones(examples, tmp_path):
     """Image AUROC by the largest cell, and cell AUROC: chance is .5 within .06, the autoencoder .93 and .94 or more.
 
-    EBM-VGS, in fewer rounds than the example plays, takes nothing away from either.
+    EBM-VGS, of fewer images and in fewer rounds than in the example, makes both better (so do seeds 0 and 2).
     """
     standin, loop = examples("anomaly_standin"), examples("anomaly_loop")
     train, test = standin.standin(seed=1)
@@ -192,9 +193,21 @@ def test_the_stand_in_tells_weak_scores_from_strong_ones(examples, tmp_path):
     chance = torch.rand(180, 14, 14, generator=torch.Generator().manual_seed(0))
     found = loop.figures(chance, test, aggregators=["max"])
     assert found["det_max"] == pytest.approx(0.5, abs=0.06) and found["loc"] == pytest.approx(0.5, abs=0.06)
-    options = f"--seed 1 --pretrain 400 --steps 60 --out {tmp_path / 'out'}"
+    train, test = standin.standin(seed=1, images=60)
+    test.masks = test.masks[:, 8::16, 8::16]
+    options = f"--seed 1 --pretrain 400 --steps 30 --out {tmp_path / 'out'}"
     given = loop.options(None, "anomaly_standin").parse_args(options.split())
     found = loop.compare(given, train, test, aggregators=["max"])
     alone, trained = found["autoencoder"], found["EBM-VGS"]
     assert alone["det_max"] > 0.93 and alone["loc"] > 0.94
-    assert trained["det_max"] >= alone["det_max"] and trained["loc"] >= alone["loc"] and trained != alone
+    assert trained["det_max"] > alone["det_max"] and trained["loc"] > alone["loc"]
+
+
+def test_the_kept_figures_of_the_stand_in():
+    """Three seeds of the whole example: EBM-VGS ranks better than the autoencoder alone, by every figure of it."""
+    kept = json.loads((ROOT / "examples" / "benchmarks" / "anomaly_standin.json").read_text())
+    assert [run["seed"] for run in kept["runs"]] == [0, 1, 2] and {"machine", "python", "torch"} <= kept.keys()
+    for run in kept["runs"]:
+        assert len(run["auroc"]) == 6 and run["auroc"]["random"]["loc"] == pytest.approx(0.5, abs=0.06)
+        alone, trained = run["auroc"]["autoencoder"], run["auroc"]["EBM-VGS"]
+        assert all(trained[name] > alone[name] for name in ("det_max", "det_pool", "loc"))

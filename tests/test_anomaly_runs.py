@@ -3,10 +3,11 @@
 import json
 import re
 
+import datasets
 import pytest
 import torch
 from conftest import interrupted
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from dxmi_plugins.energies.sphere_autoencoder import SphereAutoencoder
 from dxmi_plugins.evaluators.auroc import auroc
 from torch.nn.functional import normalize
@@ -29,7 +30,9 @@ def cells(tmp_path):
     Dataset.from_dict({"cell": vectors[:400].tolist()}).to_parquet(str(good))
     flags = {"bad": labels, "flag": [bool(label) for label in labels], "alike": [0] * 440, "odd": [2] + labels[1:]}
     words = {"word": ["good"] * 440, "kind": kinds, "one": [str(label) for label in labels]}
-    Dataset.from_dict({"cell": vectors.tolist(), **flags, **words}).to_parquet(str(known))
+    gaps = {"gap": [*kinds[:7], None, *kinds[8:]], "real": [0.5] * 440, "long": ["x" * 500] * 440}
+    table = Dataset.from_dict({"cell": vectors.tolist(), **flags, **words, **gaps, "coded": gaps["gap"]})
+    table.cast_column("coded", ClassLabel(names=["cup", "nut"])).to_parquet(str(known))
     return good, known
 
 
@@ -178,15 +181,26 @@ def test_labels_give_auroc_beside_energies(pretrain, cells, tmp_path, capsys):
     assert re.search(rf"det +{auroc(labels.long(), energies):.4f}", said.err) and "cup" not in said.err
 
 
+def test_labelled_data_are_opened_once(pretrain, cells, monkeypatch):
+    (out, _), opened, load = pretrain(steps=2), [], datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **more: opened.append(1) or load(*given, **more))
+    assert main(["score", str(out), str(cells[1]), "--column", "cell", "--labels", "bad"]) == 0 and opened == [1]
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ("--labels none", r"labels: \S+ has no column 'none'; it has cell, bad,"),
         ("--labels bad --classes none", r"classes: \S+ has no column 'none'"),
-        ("--labels alike", "labels: class 'all' has good images alone; AUROC needs both kinds"),
+        ("--labels alike", "labels: all are good; AUROC needs both kinds"),
         ("--labels odd", "labels: row 0 of 'odd' is 2; they are 0 for good and 1 for defect"),
         ("--labels one", "labels: row 0 of 'one' is '0'; they are 0 for good and 1 for defect"),
-        ("--labels bad --classes one", "labels: class '0' has good images alone"),
+        ("--labels bad --classes one", "labels: all are good in class '0'"),
+        ("--labels bad --classes gap", "classes: row 7 of 'gap' is None; give each a name or a whole number"),
+        ("--labels bad --classes coded", "classes: row 7 of 'coded' is (None|-1); give each a name or a whole number"),
+        ("--labels bad --classes real", "classes: row 0 of 'real' is 0.5; give each a name or a whole number"),
+        ("--labels long", r"labels: row 0 of 'long' is 'x{9,20}\.\.\.x{9,20}'; they are 0"),
+        ("--labels alike --classes long", r"labels: all are good in class 'x{9,20}\.\.\.x{9,20}'"),
         ("--classes kind", "--classes: AUROC needs labels; give --labels too"),
     ],
 )

@@ -1,6 +1,7 @@
 """Energies learned against chains, and against a sampler that learns values (TOOLBOX rows 11-13, 27, 33)."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,6 +96,19 @@ def test_persistent_chains_go_on_where_they_ended_also_after_a_checkpoint():
     assert sorted(other.chains[:, 0].tolist()) == [6, 6, 8, 8, 8, 8]
     with pytest.raises(ConfigError, match="game.chains: 6 do not fill a batch of 7"):
         other.play(None, (7, 2), None, None)
+
+
+def test_a_checkpoint_holds_no_device():
+    """Every process reads all chains back, also where there are fewer GPUs, or none."""
+
+    class OnGPU:
+        def to(self, device, **more):
+            return f"on {device}"
+
+    game = shifted("chains")
+    game.chains = OnGPU()
+    game.buffer = SimpleNamespace(state_dict=lambda: {"states": OnGPU(), "energies": None})
+    assert game.state_dict()["kept"] == [{"chains": "on cpu", "buffer": {"states": "on cpu", "energies": None}}]
 
 
 def test_a_share_of_the_persistent_chains_starts_again():

@@ -250,7 +250,7 @@ def test_sample_draws_from_exports_of_conditional_teachers(exports, kind, given,
     assert main(["sample", str(folder), "-n", "2", "--out", str(out), *given]) == 0 and out.exists()
     capsys.readouterr()
     wrong, message = ([], "draws from text; give one") if given else (["--prompt", "a"], "does not draw from text")
-    assert main(["sample", str(folder), "-n", "2", "--out", str(out), *wrong]) == 2
+    assert main(["sample", str(folder), "-n", "2", "--out", str(tmp_path / "other.png"), *wrong]) == 2
     assert capsys.readouterr().err.startswith(f"dxmi: --prompt: {folder} {message}")
 
 

@@ -80,6 +80,8 @@ def test_maps_are_made_once(backbone, files, tmp_path, monkeypatch):
     maps, cache = FeatureMaps(backbone, size=32, grid=4), tmp_path / "cache"
     first = maps.of_files(files, cache)
     (kept,) = cache.iterdir()
+    (tmp_path / "plain").touch()
+    assert kept.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it, if the umask lets them
 
     def refuse(*args, **options):
         raise AssertionError("the network runs again")

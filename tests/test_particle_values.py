@@ -113,7 +113,7 @@ def test_other_events_are_refused(shape):
     [
         ({"particles": 1}, "particles: 1 is less than 2"),
         ({"dimensions": 0}, "dimensions: 0 is not positive"),
-        ({"width": 0}, "mlp: width and depth"),
+        ({"width": 0}, "width: 0 is not positive"),
     ],
 )
 def test_impossible_sizes_are_refused(options, says):

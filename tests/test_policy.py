@@ -78,6 +78,19 @@ def test_fourier_features_tell_modes_on_a_circle_from_the_circle():
     assert losses[0] > 0.68 and losses[1] < 0.4
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"depth": 0}, "depth: 0 is not positive"),
+        ({"prior": math.inf}, "prior: inf is not positive and finite"),
+        ({"frequencies": 4, "bandwidth": math.inf}, "bandwidth: inf is not positive and finite"),
+    ],
+)
+def test_impossible_perceptrons_are_refused(options, says):
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        MLPEnergy(**options)
+
+
 def test_with_a_prior_an_energy_starts_as_a_gaussian():
     x = torch.randn(5, 3)
     assert torch.allclose(MLPEnergy(8, prior=2.0)(x), x.square().sum(1) / 8)

@@ -18,7 +18,7 @@ from dxmi.artefacts import load_energy
 from dxmi.cli import main
 from dxmi.data import Data, load_images
 from dxmi.pretrain import Pretrain
-from dxmi.score_models import check_network
+from dxmi.score_models import check_network, no_density
 from dxmi.score_network import load_score
 from dxmi.scores import asymmetry, convert, negative_gradient
 
@@ -234,8 +234,9 @@ def test_what_does_not_fit_is_one_line(config, says, train):
         (torch.linspace(0, 1, 50).repeat(2), "coordinate 1 has 50 distinct values"),
         (torch.arange(100.0), "whole numbers"),
         (torch.linspace(0, 1, 100), None),
+        (torch.linspace(0, 1, 99).repeat(2)[:100], None),
     ],
-    ids=["constant", "counts", "atom", "twice", "integers", "continuous"],
+    ids=["constant", "counts", "atom", "twice", "integers", "continuous", "one twice"],
 )
 @pytest.mark.parametrize("objective", ["implicit", "hutchinson", "sliced"])
 def test_data_without_a_density_are_refused_where_the_loss_would_fall_without_end(
@@ -248,6 +249,25 @@ def test_data_without_a_density_are_refused_where_the_loss_would_fall_without_en
     assert status == (0 if says is None else 2)
     if says:
         assert says in said.err and "take objective: denoising" in said.err and not out.exists()
+
+
+def test_directions_without_spread_and_spheres_have_no_density():
+    """To float32's rounding, in any unit; nearly dependent or thin data have one."""
+    x = torch.randn(3000, 3, generator=Generator().manual_seed(0))
+    whole, part = torch.cat([x, 3.7 * x[:, :1] + 10], 1), torch.cat([x, x @ torch.ones(3, 1)], 1)
+    for rows in (whole, 1e-6 * whole, part, torch.cat([x, x[:, :1]], 1)):
+        assert no_density(rows.double()) == "its 3000 rows fill 3 of 4 dimensions"
+    assert no_density(x[:3].double()) == "its 3 rows fill 2 of 3 dimensions"
+    assert no_density(5 * x.double() / x.double().norm(dim=1, keepdim=True)) == "all rows have the norm 5"
+    assert no_density(torch.nn.functional.normalize(x).double()) == "all rows have the norm 1"
+    thin = torch.cat([x, x[:, :1] + 1e-3 * x[:, 1:2].flip(0)], 1)
+    for rows in (
+        x,
+        thin,
+        x * torch.tensor([1e-6, 1, 1e6]),
+        x @ torch.randn(3, 3, generator=Generator().manual_seed(1)),
+    ):
+        assert no_density(rows.double()) is None
 
 
 def test_no_score_folder(tmp_path):

@@ -172,8 +172,8 @@ def test_a_value_guided_sampler_learns_with_its_energy(pcd, tmp_path):
     assert torch.equal(load_file(tmp_path / "again")["samples"], load_file(out / "samples.safetensors")["samples"])
 
 
-def test_rollouts_from_data_leave_the_start_alone(pcd, tmp_path):
-    """Values are learned around the data then, and not where the sampler itself starts."""
+def test_rollouts_from_data_leave_the_start_alone(pcd, tmp_path, capsys):
+    """Values are learned around the data then, and not where the sampler itself starts: nothing is drawn from there."""
     for start, moved in (("noise", True), ("data", False)):
         out = tmp_path / start
         assert train(pcd, out, *VGS, "--game.start", start, "--lr.std", "0.1", "--evaluators", "[]") == 0
@@ -181,6 +181,11 @@ def test_rollouts_from_data_leave_the_start_alone(pcd, tmp_path):
         assert (found != pytest.approx(math.log(2))) == moved
         logged = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
         assert ("start_loss" in logged) == moved and "value_loss" in logged
+        assert all((out / name).exists() == moved for name in ("samples.safetensors", "picture.png"))
+    capsys.readouterr()
+    assert main(["sample", str(out), "--out", str(tmp_path / "drawn")]) == 2 and not (tmp_path / "drawn").exists()
+    said = capsys.readouterr().err
+    assert f"{out}: with game.start: data values are learned near the data alone" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("more", [[], VGS])
@@ -259,6 +264,7 @@ def test_energies_of_stored_vectors(pcd, parquet, tmp_path, capsys):
         (["--data.path", "x.parquet"], "data: give either a path or a density"),
         (["--data.density.preset", "five"], "preset"),
         (["--energy.activation", "sine"], "energy.activation"),
+        ([*VGS, "--game.start", "data"], "evaluators: with game.start: data values are learned near the data alone"),
         ([*VGS, "--game.start", "chains"], "game.start: chains is for chains that cannot learn; leave it out"),
     ],
 )

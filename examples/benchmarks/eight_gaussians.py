@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     rows = {}
+    facts = {"machine": platform.machine(), "python": platform.python_version(), "torch": version("torch")}
     names = ["inside", "least_share", "most_share", "auroc", "w2", "cpu_seconds"]
     print(f"exact energy: AUROC {ranking(TARGET):.4f}\n{'':<8}" + "".join(f"{name:>13}" for name in names))
     for way in given.ways:
@@ -84,12 +85,11 @@ def main() -> None:
                 picture = Path(folder) / f"{way}-{given.seeds[0]}" / "picture.png"
                 shutil.copy(picture, given.pictures / f"eight_gaussians_{way}.png")
         middle = {name: statistics.median(r[name] for r in runs) for name in names}
-        rows[way] = {"median": middle, "runs": runs}
+        rows[way] = {**facts, "median": middle, "runs": runs}
         print(f"{way:<8}" + "".join(f"{middle[name]:>13.4g}" for name in names), flush=True)
     if given.out:
-        facts = {"machine": platform.machine(), "python": platform.python_version(), "torch": version("torch")}
         old = json.loads(given.out.read_text())["ways"] if given.out.exists() else {}
-        given.out.write_text(json.dumps({**facts, "ways": old | rows}, indent=1) + "\n")
+        given.out.write_text(json.dumps({"ways": old | rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from dxmi_plugins.evaluators.anomaly import Anomaly, Labelled
+from dxmi_plugins.evaluators.anomaly import Anomaly
 from torch import Generator, Tensor
 
+from dxmi.api import Labelled
 from dxmi.artefacts import load_energy_and_steps
 from dxmi.config import Checked, Run
 from dxmi.data import Data, load_images, load_table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 from torchvision.transforms.functional import normalize as standardise
@@ -151,10 +150,9 @@ def readable(file: Path) -> bytes:
 def save_whole(maps: Tensor, path: Path) -> None:
     """Write the file at once: whoever looks finds all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file({"maps": maps}, part)
-        os.replace(part, path)
+        part.write_bytes(save({"maps": maps}))  # save_file makes files that nobody else can read
+        part.replace(path)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -41,10 +43,10 @@ def features(count: int, bandwidth: float, inputs: int | None = None) -> nn.Modu
     """That many of them, or none.
 
     Raises:
-        ConfigError: the number is negative or the bandwidth not positive
+        ConfigError: the number is negative or the bandwidth not positive and finite
     """
     if count < 0:
         raise ConfigError(f"frequencies: {count} is negative; 0 for none")
-    if not bandwidth > 0:
-        raise ConfigError(f"bandwidth: {bandwidth} is not positive")
+    if not (bandwidth > 0 and math.isfinite(bandwidth)):
+        raise ConfigError(f"bandwidth: {bandwidth} is not positive and finite")
     return FourierFeatures(count, bandwidth, inputs) if count else nn.Identity()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from dxmi.api import ConfigError, Energy
@@ -46,10 +48,11 @@ class MLPEnergy(Energy):
         text: bool = False,
     ):
         super().__init__()
-        if width < 1 or depth < 1:
-            raise ConfigError("mlp: width and depth are at least 1")
-        if prior is not None and not prior > 0:
-            raise ConfigError(f"prior: {prior} is not positive; null adds none")
+        for key, given in {"width": width, "depth": depth}.items():
+            if given < 1:
+                raise ConfigError(f"{key}: {given} is not positive")
+        if prior is not None and not (prior > 0 and math.isfinite(prior)):
+            raise ConfigError(f"prior: {prior} is not positive and finite; null adds none")
         self.prior = prior
         self.features = features(frequencies, bandwidth)
         self.stem = nn.LazyLinear(width)

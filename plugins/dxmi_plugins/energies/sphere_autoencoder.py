@@ -43,12 +43,12 @@ class SphereAutoencoder(Energy):
     that knows the data.
 
     Args:
-        widths: units of the encoder's hidden layers; the decoder has them in reverse
-        latent: units between encoder and decoder
-        tau: temperature, positive
+        widths: units of the encoder's hidden layers, positive; the decoder has them in reverse
+        latent: units between encoder and decoder, 2 or more
+        tau: temperature, positive and finite
 
     Raises:
-        ConfigError: a width or latent is not positive, there are no widths, or tau is not positive
+        ConfigError: a width is not positive, there are none, latent is below 2, or tau is not positive and finite
     """
 
     def __init__(self, widths: list[int] | None = None, latent: int = 128, tau: float = 0.1):

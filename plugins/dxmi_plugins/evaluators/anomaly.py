@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import ConfigError
-from dxmi.api import Labelled as Labelled
+from dxmi.api import ConfigError, Labelled
 
 from .auroc import AGGREGATORS, auroc_table, mean_row
 

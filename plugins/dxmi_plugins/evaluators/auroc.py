@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from reprlib import repr as shortened
 
 import torch
 from sklearn.metrics import roc_auc_score
@@ -97,9 +98,11 @@ def figures(
     align_corners: bool,
 ) -> dict[str, float]:
     """``det_*`` and ``loc`` of one class."""
+    who = shortened(name)
     if labels.min() == labels.max():
         kind = "good" if labels[0] == 0 else "defective"
-        raise ConfigError(f"labels: class '{name}' has {kind} images alone; AUROC needs both kinds")
+        where = "" if name == "all" else f" in class {who}"
+        raise ConfigError(f"labels: all are {kind}{where}; AUROC needs both kinds")
     if scores.ndim == 1:
         return {"det": auroc(labels, scores)}
     maps = scores if masks is None else upsampled(scores, tuple(masks.shape[1:]), align_corners)
@@ -111,7 +114,7 @@ def figures(
     found = {f"det_{way}": auroc(labels, ways[way]()) for way in aggregators}
     if masks is not None:
         if masks.min() == masks.max():
-            raise ConfigError(f"masks: those of class '{name}' have pixels of one kind alone; AUROC needs both kinds")
+            raise ConfigError(f"masks: those of class {who} have pixels of one kind alone; AUROC needs both kinds")
         found["loc"] = auroc(masks, maps)
     return found
 

@@ -1,0 +1,69 @@
+"""What the command line refuses before it touches a file."""
+
+from pathlib import Path
+
+import pytest
+from conftest import DIGITS, ROOT
+
+from dxmi.api import ConfigError
+from dxmi.cli import main
+from dxmi.sample_command import target
+
+CONFIGS = ROOT / "configs"
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "holds"),
+    [
+        ("train", "eight_gaussians_cd", "config.json"),
+        ("train", "eight_gaussians_cd", "model_index.json"),
+        ("pretrain", "digits_teacher", "run.yaml"),
+        ("pretrain", "digits_teacher", "config.json"),
+    ],
+)
+def test_folders_of_other_products_are_left_alone(command, config, holds, tmp_path, capsys):
+    (tmp_path / holds).write_text("{}")
+    assert main([command, str(CONFIGS / f"{config}.yaml"), "--steps", "1", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"dxmi: --out: {tmp_path} already holds a")
+    assert [path.name for path in tmp_path.iterdir()] == [holds]
+
+
+@pytest.mark.parametrize(("command", "config"), [("train", "eight_gaussians_cd"), ("pretrain", "digits_teacher")])
+def test_a_file_is_no_folder(command, config, tmp_path, capsys):
+    file = tmp_path / "data.parquet"
+    file.write_text("precious")
+    assert main([command, str(CONFIGS / f"{config}.yaml"), "--steps", "1", "--out", str(file)]) == 2
+    assert capsys.readouterr().err.startswith(f"dxmi: --out: {file}") and file.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("given", "usual", "says"),
+    [
+        ("there.safetensors", "samples.safetensors", "exists; give another file"),
+        ("nowhere/a.safetensors", "samples.safetensors", "there is no folder"),
+        ("a.png", "samples.safetensors", "would hold samples"),
+        ("a.safetensors", "grid.png", "would hold a picture"),
+    ],
+)
+def test_samples_overwrite_nothing(given, usual, says, tmp_path):
+    (tmp_path / "there.safetensors").write_text("precious")
+    with pytest.raises(ConfigError, match=f"--out: .*{says}"):
+        target(tmp_path / given, usual)
+    assert target(tmp_path / usual, usual) == tmp_path / usual and target(None, usual) == Path(usual)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", CONFIGS / "eight_gaussians_cd.yaml", "--game.chains", "null"], "game.chains: it cannot be null"),
+        (["train", CONFIGS / "digits_teacher.yaml"], "digits_teacher.yaml: is for 'dxmi pretrain'"),
+        (["pretrain", CONFIGS / "eight_gaussians_cd.yaml"], "eight_gaussians_cd.yaml: is for 'dxmi train'"),
+        (["train", CONFIGS / "eight_gaussians_cd.yaml", "--lr.value", "0.1"], "lr.value: there is no value network"),
+        (["score", "nowhere", DIGITS, "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
+    ],
+)
+def test_one_line_says_what_is_wrong(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(part) for part in arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert says in complaint and complaint.count("\n") == 1 and not list(tmp_path.iterdir())
