@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from dxmi.artefacts import markdown
 from dxmi.usage import Usage, usage_of_folder
@@ -33,7 +35,9 @@ def model_card(
         evaluation: as in ``evaluation.json``; None where nothing was measured
         options: what the pipeline has to be called with, beside what every pipeline of its class is
     """
-    teacher = public(str(config["sampler"].get("teacher", config["sampler"]["name"])))
+    teacher = str(config["sampler"].get("teacher", config["sampler"]["name"]))
+    on_hub = from_hub(teacher)
+    teacher = teacher if on_hub else Path(teacher).name
     path, density = (config["data"][key] for key in ("path", "density"))
     data = density["name"] if path is None else public(path)
     used = usage_of_folder(folder) if (folder / "model_index.json").exists() else None
@@ -45,7 +49,7 @@ def model_card(
     if (folder / "lora").is_dir():
         loading += adapter(folder, teacher)
     card = f"""---
-{front_matter(used, teacher)}---
+{front_matter(used, teacher if on_hub else None)}---
 # {Path(teacher).name} in {steps} steps
 
 Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
@@ -62,16 +66,26 @@ Settings: `{json.dumps(settings)}`
 
 
 def public(name: str) -> str:
-    """A hub id as it is; of a local path the last part alone."""
+    """A dataset's hub id as it is; of a local path the last part alone."""
     return name if HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name
 
 
-def front_matter(used: Usage | None, teacher: str) -> str:
+def from_hub(name: str) -> bool:
+    """Whether a teacher was loaded from the hub, and so is in its cache: not every path that is absent is a hub id."""
+    if not HUB_ID.fullmatch(name) or Path(name).exists():
+        return False
+    try:
+        return isinstance(try_to_load_from_cache(name, "model_index.json"), str)
+    except HFValidationError:
+        return False
+
+
+def front_matter(used: Usage | None, teacher: str | None) -> str:
     """What the hub reads of a card: YAML. A licence is not known here, so none is claimed."""
     found: dict[str, Any] = {"library_name": "diffusers", "tags": ["dxmi", "few-step"]}
     if used is not None:
         found["pipeline_tag"] = "text-to-image" if used.captions else "unconditional-image-generation"
-    if HUB_ID.fullmatch(teacher):
+    if teacher is not None:
         found["base_model"] = teacher
     return str(yaml.safe_dump(found, sort_keys=False))
 

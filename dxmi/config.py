@@ -89,6 +89,8 @@ class Run(Learning):
         tracker: any of accelerate's trackers by name; null for none
         compare_steps: numbers of steps at which the rivals are evaluated beside the sampler's own
         batch_size: rollouts in a round of each process where there are no data
+        draw_batch: samples that are drawn at once for figures and pictures, where each has its own noise, as teachers'
+            have; fewer need less memory and are the same samples
         paths: number of paths whose log-weights say how well a learned sampler hits a known density, and of exact draws
             where a run learns from them
         long_chain: how many times the training's number of steps the chains run that are evaluated beside those of the
@@ -110,6 +112,7 @@ class Run(Learning):
     tracker: str | None = "tensorboard"
     compare_steps: list[int] = field(default_factory=lambda: [10, 50])
     batch_size: int = 64
+    draw_batch: int = 64
     paths: int = 10_000
     long_chain: int | None = 100
 
@@ -118,7 +121,8 @@ class Run(Learning):
         require(self.steps >= 1, f"steps: {self.steps} rounds train nothing; give 1 or more")
         require(self.paths >= 2, f"paths: {self.paths} are too few; give 2 or more")
         require(self.long_chain is None or self.long_chain >= 1, f"long_chain: {self.long_chain} is not positive")
-        require(self.batch_size >= 1, f"batch_size: {self.batch_size} is not positive")
+        for key in ("batch_size", "draw_batch"):
+            require(getattr(self, key) >= 1, f"{key}: {getattr(self, key)} is not positive")
         require(min(self.compare_steps, default=1) >= 1, f"compare_steps: {self.compare_steps} are not all positive")
 
 

@@ -32,6 +32,7 @@ class Data:
         label: name of a column of integers from 0 on, the items' classes, for samplers that draw classes
         caption: name of a column of texts, for samplers that draw what a text says
         split: split of a hub dataset
+        subset: which of a hub dataset's subsets (configurations), as en; null takes its default
         batch_size: items in a batch of each process
         size: scale an image's shorter side to this many pixels and crop it square; null takes images as they are
         crop: which square, the one in the centre or another at random in every batch; evaluators see the centre
@@ -41,7 +42,8 @@ class Data:
         buffer: number of images that a stream is shuffled among
         reference: number of images, the first of a stream, that evaluators compare samples with
         cache: a folder that keeps what the sampler makes of the data, latents and embedded captions, so that later runs
-            need not encode again; null encodes each batch
+            need not encode again; null encodes each batch. All of it has to fit into each process's memory, and twice
+            into that of the main process while it encodes
     """
 
     path: str | None = None
@@ -50,6 +52,7 @@ class Data:
     label: str | None = None
     caption: str | None = None
     split: str = "train"
+    subset: str | None = None
     batch_size: int = 64
     size: int | None = None
     crop: Literal["centre", "random"] = "centre"
@@ -65,7 +68,7 @@ class Data:
             value = getattr(self, key)
             require(value is None or value >= 1, f"data.{key}: {value} is not positive")
         if self.density is not None:
-            stored = ("column", "label", "caption", "split", "size", "crop", "flip", "streaming", "cache")
+            stored = ("column", "label", "caption", "split", "subset", "size", "crop", "flip", "streaming", "cache")
             self.refuse(*stored, what="draws of a density have none")
         require(self.label is None or self.caption is None, "data.caption: items have a label or a caption, not both")
         require(self.crop == "centre" or self.size is not None, "data.crop: random needs data.size, the square's side")

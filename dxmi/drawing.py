@@ -8,7 +8,7 @@ has chunks of ``CHUNK`` samples under a seed of their own instead, with the same
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -190,8 +190,7 @@ class DrawnSamples(Part):
         noise = self.noise(i, size)
         if not isinstance(noise, list):
             return self.draw(size, self.steps, noise).cpu()
-        some = (noise[k : k + self.batch_size] for k in range(0, size, self.batch_size))
-        return torch.cat([self.draw(len(part), self.steps, part).cpu() for part in some])
+        return in_batches(self.draw, self.steps, noise, self.batch_size)
 
     def noise(self, i: int, size: int) -> Noise:
         """What chunk i takes its noise from."""
@@ -207,6 +206,19 @@ class DrawnSamples(Part):
         sizes = [(i, min(CHUNK, n - i * CHUNK)) for i in range(-(-n // CHUNK))]
         found = [labels(size, self.noise(i, size)) for i, size in sizes]
         return None if any(part is None for part in found) else torch.cat(found).cpu()
+
+
+def in_batches(draw: Draw, steps: int, noise: Sequence[Generator], size: int) -> Tensor:
+    """A sample of each generator (n,*S), on the CPU; at most ``size`` are drawn at once."""
+    parts = (noise[k : k + size] for k in range(0, len(noise), size))
+    return torch.cat([draw(len(part), steps, part).cpu() for part in parts])
+
+
+def first_samples(draws: Sequence[Draw], n: int, steps: int, seed: int, size: int) -> list[Tensor]:
+    """N samples (n,*S) of each, for pictures: all from the same noise, as evaluators have it where each can."""
+    if all(map(per_sample, draws)):
+        return [in_batches(draw, steps, generators(seed, range(n)), size) for draw in draws]
+    return [draw(n, steps, Generator().manual_seed(seed)).cpu() for draw in draws]
 
 
 def per_sample(draw: Draw) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from torch.utils.data import Dataset
 from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
 from dxmi.drawing import DrawnSamples, StoredSamples
 from dxmi.items import Items
+from dxmi.samples import CHUNK
 
 
 class Contender(NamedTuple):
@@ -33,12 +36,17 @@ def evaluate(
     seed: int,
     accelerator: Accelerator,
     tell: Callable[[str], None] = lambda message: None,
+    batch_size: int = CHUNK,
 ) -> list[dict[str, Any]]:
-    """One row for each contender: ``{name, steps, nfe, samples, metrics}``. Every process computes the same rows."""
-    rows = []
+    """One row for each contender: ``{name, steps, nfe, samples, metrics}``. Every process computes the same rows.
+
+    ``tell`` hears what is going on and what evaluators warn of, each line once; ``batch_size``: see ``DrawnSamples``.
+    """
+    rows, said = [], set[str]()
     for name, steps, draw, calls in contenders:
         tell(f"evaluating {name} at {steps} steps")
-        found = measure(evaluators, reference, DrawnSamples(draw, steps, seed, accelerator))
+        with noted(tell, said):
+            found = measure(evaluators, reference, DrawnSamples(draw, steps, seed, accelerator, None, batch_size))
         rows.append({"name": name, "steps": steps, "nfe": steps * calls, **found})
     return rows
 
@@ -56,6 +64,20 @@ def measure(
             raise ConfigError(f"evaluators: two of them report {clash}; choose other metrics for one")
         metrics |= found
     return {"samples": getattr(samples, "drawn", 0), "metrics": metrics}
+
+
+@contextmanager
+def noted(tell: Callable[[str], None] | None, said: set[str] | None = None) -> Iterator[None]:
+    """Evaluators' warnings as lines, each once and none of ``said``, or left out; libraries' own never show."""
+    told = set() if said is None else said
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    lines = [f"note: {warning.message}" for warning in caught if warning.category is UserWarning]
+    for line in dict.fromkeys(lines):
+        if tell is not None and line not in told:
+            tell(line)
+        told.add(line)
 
 
 def data_floor(evaluators: list[Evaluator], data: Items, accelerator: Accelerator) -> dict[str, Any]:

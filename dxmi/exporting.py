@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from accelerate import Accelerator
@@ -39,16 +41,14 @@ def export(run: Path, mode: str, out: Path) -> None:
     require((run / "run.yaml").is_file(), f"{run}: holds no run; give the folder that 'dxmi train' left")
     if not (run / "pipeline" / "README.md").is_file() or not (run / "pipeline" / "model_index.json").is_file():
         raise ConfigError(f"{run}: holds no finished run with a pipeline; 'dxmi train ... --resume' goes on with it")
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".") as near:  # whole or not at all
+        made = Path(near) / out.name
         if mode == "exact":
-            shutil.copytree(run / "pipeline", partial)
+            shutil.copytree(run / "pipeline", made)
         else:
-            save_stock(run, partial)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            save_stock(run, made)
+        made.rename(out)
 
 
 def save_stock(folder: Path, out: Path) -> None:
@@ -84,7 +84,8 @@ def compare(run: Run, samplers: dict[str, Sampler]) -> dict[str, Any] | None:
         sampler.to(accelerator.device).eval()
         contenders.append(Contender(name, sampler.steps, Student(sampler, data.event_shape)))
     reference = data.reference()
-    rows = evaluate(contenders, run.evaluators, reference, run.seed, accelerator)
+    tell = partial(Console(stderr=True).print, style="dim", highlight=False)
+    rows = evaluate(contenders, run.evaluators, reference, run.seed, accelerator, tell, run.draw_batch)
     return {
         "rows": rows,
         "stamp": stamp(run.evaluators, reference.stamp(), run.seed, [noise_rule(found.draw) for found in contenders]),

@@ -15,7 +15,7 @@ from dxmi import artefacts
 from dxmi.api import Draw, GaussianSampler
 from dxmi.card import model_card
 from dxmi.densities import finish_density
-from dxmi.drawing import noise_rule
+from dxmi.drawing import first_samples, noise_rule
 from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import can_be_drawn, runs_on_end
@@ -74,7 +74,7 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
     stored = data.reference() if isinstance(data, Items | Stream) else None
     reference: Dataset[Any] = session.halves().reference if stored is None else stored
     rivalry = contenders(session, rivals)
-    rows = evaluate(rivalry, run.evaluators, reference, run.seed, session.accelerator, session.tell)
+    rows = evaluate(rivalry, run.evaluators, reference, run.seed, session.accelerator, session.note, run.draw_batch)
     told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
     return {
         "rows": [*rows, floor],
@@ -110,6 +110,6 @@ def save_before_after(session: Session, rivals: dict[str, Draw]) -> None:
         return
     (name, before), after = next(iter(rivals.items())), session.student()
     steps = session.run.sampler.steps
-    first, second = (draw(32, steps, Generator().manual_seed(1)).cpu() for draw in (before, after))
+    first, second = first_samples((before, after), 32, steps, seed=1, size=session.run.draw_batch)
     titles = (f"{name}, {steps} steps", f"student, {steps} steps, same noise")
     artefacts.save_before_after(first, second, titles, session.out / "before_after.png")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import torch
+from accelerate import Accelerator
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.artefacts import energy_folder, read_energy
@@ -18,6 +20,14 @@ from dxmi.dialect import differences
 from dxmi.errors import first_line, require
 from dxmi.learned import NO_SAMPLES, can_be_drawn
 from dxmi.tables import about_key
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Raise ConfigError if a launcher started several processes of which accelerate knows none but this one."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started != "1" and accelerator.num_processes == 1:
+        advice = "on CPUs set ACCELERATE_USE_CPU=true"
+        raise ConfigError(f"WORLD_SIZE: {started} processes were started, and each would run alone; {advice}")
 
 
 def check_players(run: Run, data: bool, value_guided: bool) -> None:

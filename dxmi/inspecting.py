@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from dxmi import plugins
 from dxmi.api import ConfigError, Sampler
-from dxmi.errors import require
+from dxmi.errors import first_line, require
 
 
 def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
         except ConfigError as error:
             refusals.append(error)
             continue
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise ConfigError(f"{source}: a file of it is missing or damaged: {first_line(error)}") from error
         found["config"]["sampler"] = {"name": plugin.name, **found["config"]["sampler"]}
         return found
     raise next(iter(refusals), ConfigError(f"{source}: no installed sampler is made from pipelines"))
@@ -52,3 +55,4 @@ def inspect(source: str, trust_remote_code: bool, json_file: Path | None, config
         json_file.write_text(json.dumps(found, indent=2) + "\n")
     if config_file is not None:
         config_file.write_text(config)
+        print(f"# {config_file}: written; give data.path, and evaluators to have its figures")

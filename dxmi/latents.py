@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dxmi.api import ConfigError, Sampler
-from dxmi.errors import require
+from dxmi.errors import first_line, require
 from dxmi.items import Items
 
 CHUNK = 64  # items that are encoded at a time
@@ -36,12 +37,28 @@ def cached(
     """
     key = fingerprint(items, sampler)
     file = folder.expanduser() / f"{key[:16]}.safetensors"
+    failed: Exception | None = None
     if accelerator.is_main_process and not file.exists():
         tell(f"encoding {len(items)} items for {file}")
-        x, cond = encode(items, sampler, accelerator.device)
-        write({"x": x} if cond is None else {"x": x, "cond": cond}, file, key)
-    accelerator.wait_for_everyone()
+        try:
+            x, cond = encode(items, sampler, accelerator.device)
+            write({"x": x} if cond is None else {"x": x, "cond": cond}, file, key)
+        except Exception as error:  # whatever it is, the other processes wait to hear of it
+            failed = error
+    share(failed, accelerator)
     return read(file, key, items.name)
+
+
+def share(failed: Exception | None, accelerator: Accelerator) -> None:
+    """Wait for the main process, and raise on every one what it failed with: a ConfigError, or a RuntimeError."""
+    told = [None if failed is None else (isinstance(failed, ConfigError), first_line(failed))]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(told)
+    if failed is not None:
+        raise failed
+    if told[0] is not None:
+        wrong, line = told[0]
+        raise ConfigError(line) if wrong else RuntimeError(f"the main process failed: {line}")
 
 
 def fingerprint(items: Items, sampler: Sampler) -> str:

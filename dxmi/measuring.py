@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from dxmi.api import ConfigError, Evaluator
 from dxmi.artefacts import metric_label
 from dxmi.config import build_plugin
 from dxmi.errors import require
-from dxmi.evaluation import data_floor, measure, stamp
+from dxmi.evaluation import data_floor, measure, noted, stamp
+from dxmi.fitting import check_processes
 from dxmi.report import Report, over_seeds
 from dxmi.subjects import Asked, Subject, images, subjects
 
@@ -42,6 +42,7 @@ def evaluate(
 ) -> Report:
     """Measure samples against reference images; see ``dxmi.evaluate``."""
     accelerator, folder = Accelerator(), None if out is None else Path(out)
+    check_processes(accelerator)
     check(n, seeds, batch_size, steps, folder)
     published = str(reference).endswith(".npz")
     options = {
@@ -98,23 +99,12 @@ def measured(
 ) -> dict[str, Any]:
     """A row: one measurement for each seed, or a single one of what is stored."""
     found: dict[int | None, dict[str, Any]] = {}
+    tell = partial(console.print, style="dim", highlight=False)
     for seed in seeds if subject.noise is not None else (None,):
-        with noted(console if not found else None):  # every seed has the same to say
+        with noted(None if found else tell):  # every seed has the same to say
             found[seed] = measure([judge], real, subject.samples(seed))  # type: ignore[arg-type]
         first, value = next(iter(found[seed]["metrics"].items()))
         at = "" if subject.steps is None else f", {subject.steps} steps, seed {seed}"
         label = metric_label(first, found[seed]["samples"])
-        console.print(f"{subject.name}{at}: {label} {value:.4g}", style="dim", highlight=False)
+        tell(f"{subject.name}{at}: {label} {value:.4g}")
     return over_seeds(subject.name, subject.steps, subject.nfe, found)
-
-
-@contextmanager
-def noted(console: Console | None) -> Iterator[None]:
-    """Evaluators' warnings as lines of ``console``, each once, or left out; libraries' own never show."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    said = [str(warning.message) for warning in caught if warning.category is UserWarning]
-    if console is not None:
-        for line in dict.fromkeys(said):
-            console.print(f"note: {line}", style="dim", highlight=False)

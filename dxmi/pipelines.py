@@ -22,6 +22,8 @@ KINDS = {  # by a key of its config.json
     "class": "is a sampler alone; give the folder of its run",
 }
 
+CONVERT = "if you trust it, load it by diffusers with use_safetensors=False and save_pretrained"
+
 
 def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: Sequence[str] = ()) -> Tensor:
     """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
@@ -53,7 +55,7 @@ def load_pipeline(source: str) -> Any:
     """The pipeline of a run, in a folder or under a hub id. Code that a folder brings runs only if it is dxmi's own.
 
     Raises:
-        ConfigError: there is none
+        ConfigError: there is none, or its weights are pickled
     """
     from diffusers import DiffusionPipeline
 
@@ -65,8 +67,11 @@ def load_pipeline(source: str) -> Any:
             scheduler.load()  # diffusers loads no class that was not imported
     try:
         place = str(folder) if folder.exists() else source
-        return DiffusionPipeline.from_pretrained(place, trust_remote_code=is_own_code(folder))
+        own = is_own_code(folder)
+        return DiffusionPipeline.from_pretrained(place, trust_remote_code=own, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
+        if "safetensors" in str(error):
+            raise ConfigError(f"{source}: only safetensors are read, since pickles can run code; {CONVERT}") from error
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
         raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error

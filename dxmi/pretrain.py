@@ -18,6 +18,7 @@ from dxmi.api import Energy
 from dxmi.config import Checked
 from dxmi.data import Data, draw_batch, load_data
 from dxmi.errors import ConfigError, require
+from dxmi.fitting import check_processes
 from dxmi.noise_models import ddpm_model, multi_noise_model
 from dxmi.reconstruction import reconstruction_model
 from dxmi.score_models import score_model
@@ -146,6 +147,7 @@ def pretrain(config: Checked[Pretrain], out: Path) -> Path:
     # an energy's additive constant is in no score, and distributed training has to know that it stays without gradient
     spare = DistributedDataParallelKwargs(find_unused_parameters=run.energy is not None)
     accelerator = Accelerator(kwargs_handlers=[spare])
+    check_processes(accelerator)
     optimizer = torch.optim.AdamW(model.network.parameters(), lr=run.lr)
     schedule = get_cosine_schedule_with_warmup(optimizer, run.warmup, run.steps)
     network, optimizer = accelerator.prepare(model.network, optimizer)

@@ -13,7 +13,7 @@ from dxmi.api import Evaluator
 from dxmi.config import build_plugin
 from dxmi.drawing import DrawnSamples
 from dxmi.errors import require
-from dxmi.evaluation import measure
+from dxmi.evaluation import measure, noted
 from dxmi.items import Items
 from dxmi.learning import Proxy
 from dxmi.streams import Stream
@@ -62,8 +62,9 @@ class Watch:
         session, data = self.session, self.session.data
         assert isinstance(data, Items | Stream)
         run = session.run
-        samples = DrawnSamples(session.student(), run.sampler.steps, run.seed, session.accelerator)
-        found = measure([self.judge], data.reference(), samples)
+        given = session.student(), run.sampler.steps, run.seed, session.accelerator, None, run.draw_batch
+        with noted(session.note):
+            found = measure([self.judge], data.reference(), DrawnSamples(*given))
         name, value = next(iter(found["metrics"].items()))
         score = -value if name.startswith(HIGHER) else value
         better = score < min((old for _, old in self.history), default=float("inf"))

@@ -14,18 +14,33 @@ CHUNK = 256
 """events in a file or, of what takes one generator alone, under one seed; fixed, so that the images are too"""
 
 Noise = Generator | Sequence[Generator] | None
-"""Where noise comes from: one generator, one for each of B samples, or torch's own."""
+"""Where noise comes from: one generator, one for each of B samples (its ``row`` is the sample's), or torch's own."""
+
+
+class Own(Generator):
+    """Noise of one sample alone."""
+
+    row: int
+    """its index, for what samples take in turn"""
 
 
 def generator(*key: int) -> Generator:
     """Noise that depends on these whole numbers alone: what NumPy's ``SeedSequence`` makes of them is the seed."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return Generator().manual_seed(int(state[0]))
+    return seeded(Generator(), *key)
 
 
-def generators(seed: int, rows: Sequence[int]) -> list[Generator]:
+def seeded(noise: Generator, *key: int) -> Generator:
+    """``noise``, from where these numbers say."""
+    return noise.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+def generators(seed: int, rows: Sequence[int]) -> list[Own]:
     """One for each sample, from (seed, its index): images so depend on neither batches nor processes."""
-    return [generator(seed, row) for row in rows]
+    found = [Own() for _ in rows]
+    for own, row in zip(found, rows, strict=True):
+        own.row = row
+        seeded(own, seed, row)
+    return found
 
 
 def randn(shape: Sequence[int], like: Tensor, generator: Noise = None) -> Tensor:

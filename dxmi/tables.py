@@ -18,6 +18,9 @@ from dxmi.errors import ConfigError, first_line, require
 if TYPE_CHECKING:
     from dxmi.data import Data
 
+# What somebody may take for data; any other dot is part of a hub id, as in me/data.v1.1
+FILES = set(".parquet .arrow .csv .json .jsonl .txt .npz .npy .pt .zip .gz .tgz .png .jpg .jpeg .webp".split())
+
 
 def load_table(data: Data) -> Any:
     """The `datasets.Dataset` behind ``data``, or with ``streaming`` the IterableDataset.
@@ -29,7 +32,9 @@ def load_table(data: Data) -> Any:
 
     given, split = str(data.path), data.split
     how = files_of(data)
-    kind, options = how or (given, {})
+    kind, options = how or (given, {"name": data.subset})
+    if how is not None:
+        data.refuse("subset", what="files have none")
     try:
         return load_dataset(kind, split=options.pop("split", split), streaming=data.streaming, **options)
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
@@ -58,7 +63,7 @@ def files_of(data: Data) -> tuple[str, dict[str, Any]] | None:
         return "webdataset", {"data_files": sorted(map(str, path.glob("*.tar"))), "split": "train"}
     if path.is_dir():
         return "imagefolder", {"data_dir": str(path)}
-    if not path.exists() and (path.suffix or given.startswith((".", "/", "~"))):
+    if not path.exists() and (path.suffix.lower() in FILES or given.startswith((".", "/", "~"))):
         raise ConfigError(f"data.path: there is no {given}")
     if path.exists() or path.suffix == ".parquet" or given.startswith((".", "/", "~")) or given.count("/") > 1:
         raise ConfigError(f"data.path: {given} is no Parquet file, folder of images or WebDataset shards (.tar)")

@@ -13,7 +13,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dxmi import artefacts, checkpoint
 from dxmi.algorithm import DxMI
@@ -24,11 +24,19 @@ from dxmi.config import Checked, Run
 from dxmi.data import Source, draw_batch, load_data
 from dxmi.densities import metrics
 from dxmi.dialect import differences
-from dxmi.drawing import Student
+from dxmi.drawing import Student, first_samples
 from dxmi.errors import require
-from dxmi.evaluation import data_floor
+from dxmi.evaluation import data_floor, noted
 from dxmi.finish import finish
-from dxmi.fitting import check_memory, check_players, check_value_guided, event_shape, initialise, start_from_weights
+from dxmi.fitting import (
+    check_memory,
+    check_players,
+    check_processes,
+    check_value_guided,
+    event_shape,
+    initialise,
+    start_from_weights,
+)
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
 from dxmi.learned import can_be_drawn
@@ -79,12 +87,13 @@ class Session:
             check_value_guided(run, self.shape)
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
+        check_processes(self.accelerator)
         check_memory(run, self.shape, self.accelerator.device)
         initialise(run, self.shape, self.data)
         changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
-        self.main = self.accelerator.is_main_process
+        self.main, self.said = self.accelerator.is_main_process, set[str]()
         self.watch = None if run.proxy is None else Watch(self, run.proxy)
         self.encoded: Encoded | None = None
         if isinstance(self.data, Items) and run.data is not None and run.data.cache is not None:
@@ -98,7 +107,8 @@ class Session:
         if not run.evaluators:
             return None
         if isinstance(self.data, Items | Stream):
-            return data_floor(run.evaluators, self.data.reference(), self.accelerator)
+            with noted(self.note):
+                return data_floor(run.evaluators, self.data.reference(), self.accelerator)
         return density_floor(run.evaluators, self.halves())
 
     def halves(self) -> Halves:
@@ -223,11 +233,18 @@ class Session:
             self.accelerator.log(found, step=step)
             self.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
         if self.main and len(self.shape) == 3 and can_be_drawn(self.run):
-            samples = self.student()(64, self.run.sampler.steps, Generator().manual_seed(0))
-            artefacts.save_grid(samples.cpu(), self.out / "samples" / f"step-{step:06d}.png")
+            run = self.run
+            samples = first_samples([self.student()], 64, run.sampler.steps, seed=0, size=run.draw_batch)[0]
+            artefacts.save_grid(samples, self.out / "samples" / f"step-{step:06d}.png")
         self.accelerator.wait_for_everyone()
 
     def tell(self, message: str) -> None:
         """A line for the person who waits."""
         if self.main:
             console.print(message, style="dim")
+
+    def note(self, message: str) -> None:
+        """The same, but each line once."""
+        if message not in self.said:
+            self.tell(message)
+        self.said.add(message)

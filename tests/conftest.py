@@ -21,6 +21,14 @@ DIGITS = ROOT / "examples" / "data" / "digits.parquet"
 EXTRACTOR = ROOT / "examples" / "extractors" / "digits.safetensors"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_home(tmp_path_factory):
+    """Evaluators keep moments of references in torch's home: not in that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
+        yield
+
+
 def load_benchmark(name):
     """A script of examples/benchmarks as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "benchmarks" / f"{name}.py")

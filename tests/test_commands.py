@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DIGITS, ROOT
+from tiny import KINDS
 
 from dxmi.api import ConfigError
 from dxmi.cli import main
@@ -50,6 +51,18 @@ def test_samples_overwrite_nothing(given, usual, says, tmp_path):
     with pytest.raises(ConfigError, match=f"--out: .*{says}"):
         target(tmp_path / given, usual)
     assert target(tmp_path / usual, usual) == tmp_path / usual and target(None, usual) == Path(usual)
+
+
+@pytest.mark.parametrize("command", [["sample"], ["evaluate", "--reference", str(DIGITS)]])
+def test_pickled_weights_are_refused(command, tmp_path, monkeypatch, capsys):
+    """They can run code when they are read, so nobody reads them unasked."""
+    folder = tmp_path / "pickled"
+    KINDS["ddpm"]().save_pretrained(folder, safe_serialization=False)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, str(folder)]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"dxmi: {folder}: only safetensors are read") and complaint.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pickled"]
 
 
 @pytest.mark.parametrize(

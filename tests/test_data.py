@@ -215,6 +215,22 @@ def test_unknown_hub_dataset(monkeypatch):
     refused("data.path: someone/nothing.*hub.*doesn't exist", path="someone/nothing")
 
 
+def test_hub_ids_may_have_dots_and_subsets(monkeypatch, parquet):
+    asked = []
+
+    def not_there(path, **options):
+        asked.append((path, options["name"], options["split"]))
+        raise FileNotFoundError("nothing here")
+
+    monkeypatch.setattr(datasets, "load_dataset", not_there)
+    refused("data.path: me/data.v1.1 is neither here nor on the hub", path="me/data.v1.1", subset="en")
+    refused("data.path: me/data.v1 is neither", path="me/data.v1")
+    assert asked == [("me/data.v1.1", "en", "train"), ("me/data.v1", None, "train")]
+    for name in ("me/data.parquet", "me/data.JSON"):
+        refused(f"data.path: there is no {name}", path=name)
+    refused("data.subset: files have none; leave it out", path=parquet([flat(0)]), subset="en")
+
+
 def test_empty_dataset(parquet):
     refused("data.path", path=parquet([]))
 

@@ -29,7 +29,10 @@ STEPS = 3
 CAPTIONS = ["a seven", "zero"]
 SETTINGS = {"edm": {"eta": 0.0, "nodes": "karras"}, "sd3": {"eta": 0.0}}
 EXACT_ONLY = ["annealed"]
-MODES = [(kind, mode) for kind in KINDS for mode in ("exact", "stock") if mode == "exact" or kind not in EXACT_ONLY]
+HALF = {"sd-bfloat16": {"lora": Lora(rank=2), "precision": "bfloat16"}}
+MODES = [
+    (kind, mode) for kind in (*KINDS, *HALF) for mode in ("exact", "stock") if mode == "exact" or kind not in EXACT_ONLY
+]
 # Stands for somebody's machine: a folder's own snippet, then its pipeline from a seed.
 ELSEWHERE = """
 import json, sys
@@ -83,6 +86,13 @@ def drawn(sampler, kind):
         return (sampler.decode(x) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
+def whole(student, teacher):
+    """The same adapters and stds beside the teacher's own weights, which are float32."""
+    found = DiffusionSampler(str(teacher), AncestralScheduler(STEPS), prompts=CAPTIONS, lora=student.lora)
+    found.load_state_dict(student.state_dict())
+    return found
+
+
 def resolved(teacher, prompts):
     """The config of a run, as its card has it."""
     sampler = {"name": "diffusion", "teacher": str(teacher), "scheduler": "ancestral", "prompts": prompts}
@@ -95,11 +105,11 @@ def snippet(folder):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """Every kind, trained, written in both modes and drawn from elsewhere, all in one process."""
+    """Every kind, one in half precision too: trained, written in both modes, drawn from elsewhere in one process."""
     home, found, jobs = tmp_path_factory.mktemp("exports"), {}, []
-    for kind in KINDS:
-        teacher = tiny(kind, home / "teachers" / kind)
-        sampler, before, logs = trained(kind, teacher)
+    for kind in (*KINDS, *HALF):
+        teacher = tiny(kind.split("-")[0], home / "teachers" / kind)
+        sampler, before, logs = trained(kind, teacher, **HALF.get(kind, {}))
         found[kind] = {"sampler": sampler, "before": before, "logs": logs}
         for mode, student in (("exact", sampler), ("stock", None if kind in EXACT_ONLY else sampler.stock())):
             if student is None:
@@ -111,7 +121,7 @@ def exports(tmp_path_factory):
             given = used.options(2, [3, 5], CAPTIONS) | used.once | {"num_inference_steps": STEPS}
             job = {"folder": str(folder), "snippet": snippet(folder), "given": {**given, **student.call_options}}
             jobs.append(job)
-            found[kind][mode] = folder, drawn(student, kind)
+            found[kind][mode] = folder, drawn(whole(student, teacher) if kind in HALF else student, kind)
     (home / "jobs.json").write_text(json.dumps(jobs))
     done = subprocess.run([sys.executable, "-c", ELSEWHERE, home / "jobs.json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -170,12 +180,21 @@ def test_the_cards_snippet_works_as_pasted_and_its_front_matter_is_read(exports,
     assert str(folder.parent) not in card.content  # nor is its path anybody's business
 
 
-def test_a_card_names_the_hub_ids(tmp_path):
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_card_names_hub_ids_that_were_loaded(loaded, tmp_path, monkeypatch):
+    """A relative path that is not there any more looks like one, and is nobody's business."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    if loaded:
+        for name, text in (("refs/main", "abc"), ("snapshots/abc/model_index.json", "{}")):
+            (cache / "models--someone--teacher" / name).parent.mkdir(parents=True)
+            (cache / "models--someone--teacher" / name).write_text(text)
     config = resolved("someone/teacher", None)
     config["data"]["path"] = "someone/data"
     model_card(tmp_path, config, 4, None)
     card = ModelCard.load(tmp_path / "README.md")
-    assert card.data.base_model == "someone/teacher" and "on someone/data," in card.content
+    assert card.data.base_model == ("someone/teacher" if loaded else None) and "on someone/data," in card.content
+    assert f"Teacher: {'someone/teacher' if loaded else 'teacher'}." in card.content
 
 
 @pytest.mark.parametrize(
@@ -277,15 +296,19 @@ def test_export_measures_what_stock_costs_and_refuses_folders_that_exist(finishe
     student = json.loads((finished / "evaluation.json").read_text())["rows"][0]["metrics"]
     assert figures[0][0] == pytest.approx(next(iter(student.values())), rel=1e-2)  # as printed: three digits
     assert json.loads((stock / "scheduler" / "scheduler_config.json").read_text())["_class_name"] == "DDPMScheduler"
+    kept = tmp_path / "exact.partial" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("precious")
     assert main(["export", str(finished), "--out", str(exact)]) == 0
-    assert (exact / "scheduler" / "few_step.py").exists()
+    assert (exact / "scheduler" / "few_step.py").exists() and kept.read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
     capsys.readouterr()
     assert main(["export", str(finished), "--out", str(exact)]) == 2
     assert capsys.readouterr().err == f"dxmi: --out: {exact} exists; give another folder\n"
 
 
 def test_export_refuses_what_is_no_finished_run(config, write, tmp_path, capsys):
-    run, out = tmp_path / "run", tmp_path / "out"
+    run, out = tmp_path / "run", tmp_path / "new" / "out"
     with interrupted(2):
         main(["train", str(write(config)), "--out", str(run)])
     for folder, message in (

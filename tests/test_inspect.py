@@ -39,6 +39,8 @@ def test_every_kind_is_told_and_its_config_is_a_valid_run(kind, tmp_path, capsys
         assert found["parameters"][name] == sum(weight.numel() for weight in networks[name].state_dict().values())
     assert yaml.safe_load(capsys.readouterr().out.split("# a config")[1].split("\n", 1)[1]) == found["config"]
     config = Checked(Run, found["config"]).resolved
+    text = found["conditions"] == "text"  # which people draw with guidance
+    assert config["sampler"]["guidance"] == (5.0 if text else 1.0) and bool(config["game"]["imitate"]) == text
     assert config["sampler"]["name"] == "diffusion" and config["sampler"]["teacher"] == str(folder)
 
 
@@ -105,3 +107,12 @@ def test_what_is_no_teacher_or_would_be_overwritten_is_refused(tmp_path, capsys)
         error = capsys.readouterr().err
         assert error.startswith(f"dxmi: {message}") and error.count("\n") == 1
     assert taken.read_text() == ""
+
+
+@pytest.mark.parametrize("damage", ["unet/diffusion_pytorch_model.safetensors", "model_index.json"])
+def test_damaged_pipelines_are_told_in_one_line(damage, tmp_path, capsys):
+    folder = tiny("ddpm", tmp_path / "teacher")
+    (folder / damage).write_bytes(b"{")
+    assert main(["inspect", str(folder)]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"dxmi: {folder}") and complaint.count("\n") == 1

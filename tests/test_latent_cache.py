@@ -1,6 +1,7 @@
 """Latents and embedded captions on disk: the same game as without, made anew when what they come from changes."""
 
 import json
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -102,6 +103,32 @@ def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     refused("data.cache: .*file cannot be written", tmp_path / "file")
+
+
+@pytest.mark.parametrize("error", [ConfigError("data.caption: row 3"), MemoryError("full")])
+def test_what_stops_the_main_process_stops_the_others(error, tmp_path, monkeypatch):
+    """Two processes, one after the other; the main one's word is what the other one hears in place of its own."""
+    told = []
+
+    def broadcast(objects):
+        told[:] = told or objects
+        objects[:] = told
+
+    def process(rank):
+        accelerator = SimpleNamespace(is_main_process=rank == 0, num_processes=2, device=torch.device("cpu"))
+        return cached(images(), sampler, tmp_path, accelerator, lambda message: None)
+
+    def fail(batch, about=None):
+        raise error
+
+    sampler = Doubling()
+    monkeypatch.setattr("dxmi.latents.broadcast_object_list", broadcast)
+    monkeypatch.setattr(sampler, "encode", fail)
+    with pytest.raises(type(error)) as main_process:
+        process(0)
+    with pytest.raises(ConfigError if isinstance(error, ConfigError) else RuntimeError, match=str(error)):
+        process(1)
+    assert main_process.value is error and not list(tmp_path.iterdir())
 
 
 def test_a_sampler_that_encodes_nothing_needs_no_cache(tmp_path):

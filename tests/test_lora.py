@@ -1,6 +1,7 @@
 """Adapters beside frozen networks: what learns, what is shared and saved, what diffusers makes of them."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,6 +182,25 @@ def test_half_precision_is_for_what_is_frozen(source, precision):
     images = torch.rand(2, 1, 8, 8) * 2 - 1
     latents = half.encode(images, ["a", "b"])[0]
     assert latents.dtype == half.decode(latents).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_product_of_half_precision_is_the_teachers_own_weights_and_the_adapters(source, precision, tmp_path):
+    found = disturbed(sampler(source, "sd", Lora(rank=4), precision=precision))
+    found.save_pretrained(tmp_path)
+    wanted, folder = sampler(source, "sd", Lora(rank=4)), Path(source("sd"))
+    wanted.load_state_dict(found.state_dict())
+    for name, weight in merged(wanted.network).state_dict().items():
+        torch.testing.assert_close(saved(tmp_path / "unet")[name], weight, rtol=1e-6, atol=1e-7)
+    for part in ("vae", "text_encoder"):
+        before, after = saved(folder / part), saved(tmp_path / part)
+        assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+        assert all(weight.dtype in (torch.float32, torch.int64) for weight in after.values())
+
+
+def saved(folder):
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])

@@ -13,7 +13,7 @@ from torch import Generator
 
 from dxmi.api import ConfigError, Transition, as_samples, randn
 from dxmi.data import Data, load_data
-from dxmi.drawing import PER_CHUNK, PER_SAMPLE, DrawnSamples, StoredSamples, noise_rule
+from dxmi.drawing import PER_CHUNK, PER_SAMPLE, DrawnSamples, StoredSamples, first_samples, noise_rule
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline
 from dxmi.samples import CHUNK, generators
@@ -53,6 +53,20 @@ def test_one_generator_alone_is_of_a_chunk():
     assert (noise_rule(Noise()), noise_rule(chained)) == (PER_SAMPLE, PER_CHUNK)
     found = DrawnSamples(chained, 1, 3, Accelerator(), batch_size=5)(N)
     assert torch.equal(found[CHUNK:], torch.randn(40, 3, generator=Generator().manual_seed(3 * 1_000_003 + 1)))
+
+
+def test_pictures_show_the_first_samples_drawn_some_at_a_time():
+    calls = []
+
+    class Counted(Noise):
+        def __call__(self, n, steps, generator):
+            calls.append(n)
+            return super().__call__(n, steps, generator)
+
+    shown = first_samples([Counted()], 20, 1, seed=3, size=8)[0]
+    assert calls == [8, 8, 4] and torch.equal(shown, DrawnSamples(Noise(), 1, 3, Accelerator())(20))
+    one, other = first_samples([Noise(), chained], 20, 1, seed=3, size=8)
+    assert torch.equal(one, other)  # where one of them takes a single generator, both do
 
 
 def test_a_plain_callable_is_samples_too():

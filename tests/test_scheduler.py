@@ -338,3 +338,14 @@ def test_stock_pipeline_saves_and_loads(tmp_path):
     torch.testing.assert_close(*images)
     with pytest.raises(ValueError, match="num_inference_steps"):
         after(num_inference_steps=1)
+
+
+@pytest.mark.parametrize("call", ["level", "transition"])
+def test_the_table_is_copied_to_a_device_once(call):
+    scheduler = FewStepScheduler([[500, 0.8, 0.6, 1.0, 0.1, 0.1]])
+    t, x = torch.zeros(2, dtype=torch.long, device="meta"), torch.zeros(SHAPE, device="meta")
+    given, kept = (t,) if call == "level" else (x, x, t), []
+    for _ in range(2):
+        getattr(scheduler, call)(*given)
+        kept.append(scheduler.rows)
+    assert kept[0] is kept[1] and kept[0].device.type == "meta"

@@ -16,14 +16,16 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from dxmi_plugins.samplers.diffusion.conditions import Text
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
-from dxmi_plugins.samplers.diffusion.teachers import load_teacher
+from dxmi_plugins.samplers.diffusion.teachers import fingerprint, load_teacher
 from dxmi_plugins.schedulers import few_step
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
-from tiny import KINDS, draw, tiny
+from tiny import KINDS, draw, text_unet, tiny
 
 from dxmi.api import ConfigError, Levels
 from dxmi.pipelines import sample_pipeline
+from dxmi.samples import generators
 
 VP = [
     ("ddpm", {}),
@@ -338,6 +340,50 @@ def test_conditions_are_labels_at_random_or_the_prompts_in_turn(tmp_path):
     assert torch.equal(one, again) and not torch.allclose(one, two, atol=1e-3)
 
 
+def test_prompts_go_on_from_batch_to_batch_and_only_those_needed_are_embedded(tmp_path, monkeypatch):
+    prompts = ["one", "two", "three"]
+    sampler = DiffusionSampler(str(tiny("sd", tmp_path / "t")), AncestralScheduler(2), prompts=prompts)
+    first, second, third = sampler.conditions(3)
+    embedded, encode = [], Text.encode
+
+    def spy(self, about, device):
+        embedded.append(about)
+        return encode(self, about, device)
+
+    monkeypatch.setattr(Text, "encode", spy)
+    torch.testing.assert_close(sampler.conditions(1), first[None])
+    found = sampler.conditions(3, generators(0, [4, 5, 7]))
+    torch.testing.assert_close(found, torch.stack([second, third, second]))
+    assert embedded == [["one"], ["two", "three"]]
+    seen = [sampler.rivals()["teacher-ddim"].conditions(2, generators(0, rows)) for rows in ([0, 1], [2, 3])]
+    torch.testing.assert_close(torch.cat(seen), torch.stack([first, second, third, first]))
+
+
+@pytest.mark.filterwarnings("ignore:teacher. the thresholding")
+def test_rivals_threshold_nothing(tmp_path):
+    """DPM-Solver++ would, with these options; the student's steps cannot."""
+    drawn = []
+    for options in ({}, {"thresholding": True, "sample_max_value": 0.5}):
+        folder = tmp_path / str(len(options))
+        sampler = DiffusionSampler(str(tiny("ddpm", folder, **options)), AncestralScheduler(2))
+        drawn.append({name: rival(2, 4, torch.Generator().manual_seed(0)) for name, rival in sampler.rivals().items()})
+    assert len(drawn[0]) == 3 and all(torch.equal(drawn[1][name], found) for name, found in drawn[0].items())
+
+
+def test_fingerprints_follow_tokenizers_and_dtypes(tmp_path):
+    """They are of what encodes, so that nothing changes with use or with the place, and the rest does."""
+    sampler = DiffusionSampler(str(tiny("sd", tmp_path / "a")), AncestralScheduler(2))
+    first = sampler.encoder_fingerprint()
+    sampler.encode(torch.zeros(1, 1, 8, 8), ["a digit"])
+    moved = DiffusionSampler(str(tiny("sd", tmp_path / "b")), AncestralScheduler(2))
+    assert sampler.encoder_fingerprint() == first == moved.encoder_fingerprint()
+    moved.teacher.pipeline.tokenizer.model_max_length = 7
+    assert moved.encoder_fingerprint() != first
+    vae = sampler.teacher.pipeline.vae.bfloat16()
+    half = fingerprint([vae])
+    assert fingerprint([vae.float()]) != half  # the same numbers
+
+
 def test_fingerprints_follow_the_encoders_alone(tmp_path):
     def fingerprint(kind, folder, **options):
         source = str(tiny(kind, tmp_path / folder, **options))
@@ -405,6 +451,42 @@ def test_pickled_weights_are_refused(tmp_path):
     refused(tmp_path, r"^teacher: unet/diffusion_pytorch_model.bin is a pickle, .*python -c .*save_pretrained\('conv")
     DiffusionPipeline.from_pretrained(tmp_path, use_safetensors=False).save_pretrained(tmp_path / "converted")
     assert load_teacher(str(tmp_path / "converted")).levels.prediction_type == "epsilon"
+
+
+def as_variant(folder):
+    """The same weights under the names of the variant fp16 alone."""
+    for file in list(folder.glob("*/*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    return folder
+
+
+def test_weights_of_the_variant_fp16_are_read_where_there_are_no_others(tmp_path):
+    wanted = load_teacher(str(tiny("sd", tmp_path / "a"))).network.state_dict()
+    found = load_teacher(str(as_variant(tiny("sd", tmp_path / "b")))).network.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    shutil.copytree(tmp_path / "a" / "unet", tmp_path / "b" / "unet", dirs_exist_ok=True)  # both; the others fp16 alone
+    load_teacher(str(tmp_path / "b"))
+
+
+def test_the_hub_is_asked_for_the_variant_where_there_is_nothing_else(tmp_path, monkeypatch):
+    folder, asked = as_variant(tiny("ddpm", tmp_path)), []
+
+    def download(name, variant=None, **options):
+        asked.append(variant)
+        if variant is None:
+            raise OSError("Could not find the necessary `safetensors` weights")
+        return str(folder)
+
+    monkeypatch.setattr(DiffusionPipeline, "download", download)
+    assert load_teacher("some/teacher").shape == (1, 8, 8) and asked == [None, "fp16"]
+
+
+def test_inputs_that_nothing_fills_are_refused(tmp_path):
+    pipeline = KINDS["sd"]()
+    for n, options in enumerate(({"time_cond_proj_dim": 4}, {"num_class_embeds": 3})):
+        pipeline.register_modules(unet=text_unet(8, 16, **options))
+        pipeline.save_pretrained(tmp_path / str(n))
+        refused(tmp_path / str(n), f"^teacher: its network has the input {next(iter(options))}, which is not supported")
 
 
 def test_thresholding_is_ignored_with_a_notice(tmp_path):

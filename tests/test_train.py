@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -282,17 +283,53 @@ def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsy
         (["--evaluators", "[{name: fidelity, extractor: x.safetensors}]"], "extractor: there is no file"),
         (["--steps", "0"], "steps"),
         (["--every.log", "0"], "every.log"),
+        (["--draw_batch", "0"], "draw_batch: 0 is not positive"),
         (["--data.batch_size", "0"], "data.batch_size"),
         (["--ema", "1.5"], "ema"),
         (["--game.avr", "-1"], "game.avr"),
         (["--resume"], "--resume"),
     ]
     path = str(write(config))
+    capsys.readouterr()  # datasets shows how it writes
     for arguments, says in cases:
         assert main(["train", path, "--out", str(tmp_path / "run"), *arguments]) == 2, arguments
         complaint = capsys.readouterr().err
         assert says in complaint and complaint.count("\n") == 1, complaint
         assert not (tmp_path / "run").exists(), arguments
+
+
+def test_drawing_fits_large_networks_and_warnings_are_lines(config, write, tmp_path, monkeypatch, capsys):
+    """No more than four at once for figures, grids and before_after.png; the evaluators' notice is said once."""
+    seen, forward = [], UNet2DModel.forward
+
+    def spy(self, x, *given, **options):
+        seen.append(len(x))
+        return forward(self, x, *given, **options)
+
+    monkeypatch.setattr(UNet2DModel, "forward", spy)
+    config["data"]["batch_size"] = 3
+    config |= {"draw_batch": 4, "steps": 2, "compare_steps": []}
+    metrics = {"metrics": ["fid", "accuracy"], "extractor": str(EXTRACTOR), "samples": 10}
+    config["evaluators"] = [{"name": "fidelity", **metrics}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert main(["train", str(write(config)), "--out", str(tmp_path / "run")]) == 0
+    assert max(seen) == 4 and (tmp_path / "run" / "before_after.png").exists()
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("note: metrics: accuracy is left out") == 1 and "UserWarning" not in said
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_processes_that_accelerate_does_not_join_are_refused(command, config, write, tmp_path, monkeypatch, capsys):
+    """As torchrun leaves them on a machine without a GPU: each would be a main process of its own."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    unet = {"block_out_channels": [8], "norm_num_groups": 4, "down_block_types": ["DownBlock2D"]}
+    unet |= {"up_block_types": ["UpBlock2D"], "add_attention": False}
+    config = config if command == "train" else {"data": config["data"], "unet": unet, "steps": 1}
+    assert main([command, str(write(config)), "--out", str(tmp_path / "run")]) == 2
+    complaint = capsys.readouterr().err
+    assert "WORLD_SIZE: 2 processes were started" in complaint and "ACCELERATE_USE_CPU=true" in complaint
+    assert complaint.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_a_run_is_kept(config, write, tmp_path, capsys):

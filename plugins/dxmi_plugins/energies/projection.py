@@ -16,7 +16,7 @@ class Projection(nn.Module):
         return (e.to(h) * h).sum(1)
 
 
-class Labels(Projection):
+class LabelProjection(Projection):
     """``e(y)`` is a row of a table: y (B,) long in 0..classes-1."""
 
     def __init__(self, classes: int, width: int):
@@ -38,7 +38,7 @@ class Labels(Projection):
         return self.pair(self.table(cond), h)
 
 
-class Texts(Projection):
+class TextProjection(Projection):
     """``e(y)`` is a small perceptron of the mean and the maximum of a text's embeddings (B,L,d) over L.
 
     Reads d from the first batch.
@@ -67,7 +67,7 @@ def told(cond: Tensor | None) -> str:
     return "none" if cond is None else f"{str(cond.dtype).removeprefix('torch.')} {tuple(cond.shape)}"
 
 
-def projection(classes: int, text: bool, width: int) -> Labels | Texts | None:
+def projection(classes: int, text: bool, width: int) -> LabelProjection | TextProjection | None:
     """What the options ask for; None where they ask for nothing.
 
     Raises:
@@ -78,5 +78,5 @@ def projection(classes: int, text: bool, width: int) -> Labels | Texts | None:
     if classes and text:
         raise ConfigError("classes: a condition is labels or text, not both; leave classes or text out")
     if text:
-        return Texts(width)
-    return Labels(classes, width) if classes else None
+        return TextProjection(width)
+    return LabelProjection(classes, width) if classes else None

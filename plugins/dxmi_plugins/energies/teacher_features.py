@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm
 from dxmi.api import ConfigError, Energy
 
 from ..samplers.diffusion.conditions import Unconditional
+from ..samplers.diffusion.lora import keep_what_learns
 from ..samplers.diffusion.teachers import load_teacher
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out", "norm_out", "proj_out", "proj_out_1", "proj_out_2")
@@ -19,15 +20,15 @@ DECODER = ("up_blocks", "conv_norm_out", "conv_out", "norm_out", "proj_out", "pr
 class TeacherFeatures(Energy):
     """A perceptron of what the teacher's first blocks make of x (DMD2, arXiv 2405.14867; LADD, arXiv 2403.12015).
 
-    The network sees ``alpha*x`` at the timestep of one noise level, and the condition. Of each block's output the mean
-    and the maximum over all places are normalised and shown to one hidden layer. The pass ends at the last of the
-    blocks; what comes after it is not kept. It lives in the teacher's own space, as the sampler does.
+    The network sees ``alpha*x`` at the timestep of its cleanest noise level, and the condition. Of each block's output
+    the mean and the maximum over all places are normalised and shown to one hidden layer. The pass ends at the last of
+    the blocks; what comes after it is not kept. It lives in the teacher's own space, as the sampler does.
 
     Args:
         teacher: a diffusers pipeline, of any kind that the sampler ``diffusion`` takes: a folder or a hub id
-        tune: whether the blocks learn too; otherwise the head alone
+        tune: whether the blocks learn too; otherwise the head alone, which is then all that is saved: the blocks are
+            read from the teacher again
         width: units of the head's hidden layer
-        level: the noise level that x is shown at, from 0, the cleanest of the teacher, to 1, the noisiest
         blocks: how many blocks, from the input on; null takes a UNet's down blocks and its middle, and the first half
             of a transformer
         trust_remote_code: whether to run code that comes with the teacher
@@ -41,25 +42,23 @@ class TeacherFeatures(Energy):
         teacher: str,
         tune: bool = False,
         width: int = 64,
-        level: float = 0.0,
         blocks: int | None = None,
         trust_remote_code: bool = False,
     ):
         super().__init__()
         if width < 1:
             raise ConfigError(f"width: {width} is not positive")
-        if not 0 <= level <= 1:
-            raise ConfigError(f"level: {level} is not in 0..1, the teacher's cleanest to its noisiest level")
         loaded = load_teacher(teacher, trust_remote_code)
         self.call, self.told = loaded.call, not isinstance(loaded.conditions, Unconditional)
         self.network = loaded.network.eval().requires_grad_(tune)
         cut(self.network, blocks)
+        if not tune:
+            keep_what_learns(self.network)
         self.head = nn.Sequential(nn.LazyLinear(width), nn.SiLU(), nn.Linear(width, 1))
-        times, alphas, *_ = loaded.levels
-        at = round(level * (len(times) - 1))
-        self.alpha = float(alphas[at])
+        cleanest = loaded.levels.timesteps[0]
+        self.alpha = float(loaded.levels.alphas[0])
         self.timestep: Tensor
-        self.register_buffer("timestep", times[at].float() if times.is_floating_point() else times[at].clone(), False)
+        self.register_buffer("timestep", cleanest.float() if cleanest.is_floating_point() else cleanest.clone(), False)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,C,H,W) in the teacher's space, cond (B,...) as the sampler ``diffusion`` makes it -> (B,).

@@ -64,9 +64,7 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def transition(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """MATH (2.2): output and x_t (B,*S), t (B,) or (1,) integer in 0..T-1 -> mean (B,*S), std of x_{t+1}."""
-        if self.rows.device != x.device:
-            self.rows = self.rows.to(x.device, torch.float32 if x.device.type == "mps" else None)  # mps has no float64
-        row = self.rows[t].to(x.dtype).reshape(-1, 6, *[1] * (x.ndim - 1)).unbind(1)
+        row = self._rows(x.device)[t].to(x.dtype).reshape(-1, 6, *[1] * (x.ndim - 1)).unbind(1)
         _, a_t, s_t, a_s, s_s, std = row
         x0 = self.x0hat(output, x, a_t, s_t)
         eps = (x - a_t * x0) / s_t
@@ -79,8 +77,13 @@ class FewStepScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def level(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """``alpha`` and ``sigma``, like t (B,) integer in 0..T-1: x_t is ``alpha*x0 + sigma*eps``."""
-        row = self.rows.to(t.device)[t]
+        row = self._rows(t.device)[t]
         return row[:, 1], row[:, 2]
+
+    def _rows(self, device: torch.device) -> Tensor:
+        if self.rows.device != device:  # once: from then on they stay there
+            self.rows = self.rows.to(device, torch.float32 if device.type == "mps" else None)  # mps has no float64
+        return self.rows
 
     def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The clean image that the network's output stands for, by prediction type (the table of MATH 2)."""

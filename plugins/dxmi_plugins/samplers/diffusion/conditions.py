@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from diffusers import DiTTransformer2DModel, StableDiffusion3Pipeline
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dxmi.api import About, ConfigError, Noise
 
@@ -19,6 +19,8 @@ class Conditions(Protocol):
 
     parts: list[Any]
     """the frozen networks that ``encode`` runs"""
+    tokenizers: list[Any]
+    """what cuts captions for them"""
 
     def encode(self, about: About, device: torch.device) -> Tensor | None:
         """Labels (B,) or B captions -> cond (B,...) on ``device``. Raises ConfigError if they are missing or wrong."""
@@ -26,7 +28,7 @@ class Conditions(Protocol):
     def null(self) -> Tensor:
         """The condition (1,...) that tells the network nothing. Raises ConfigError if it has none."""
 
-    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor | None:
+    def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor | None:
         """Conditions (n,...) to draw n samples at: of the prompts, where the teacher draws from text."""
 
 
@@ -34,6 +36,7 @@ class Unconditional:
     """The network is told nothing; labels and captions go unused."""
 
     parts: list[Any] = []
+    tokenizers: list[Any] = []
 
     def encode(self, about: About, device: torch.device) -> None:
         """None, whatever is told."""
@@ -43,7 +46,7 @@ class Unconditional:
         """There is none."""
         raise ConfigError("guidance: the teacher is unconditional; leave it at 1")
 
-    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> None:
+    def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> None:
         """None."""
         return None
 
@@ -52,6 +55,7 @@ class Labels:
     """Labels 0..classes-1, drawn uniformly at random; one more tells nothing, if the network was trained with it."""
 
     parts: list[Any] = []
+    tokenizers: list[Any] = []
 
     def __init__(self, classes: int, has_null: bool):
         self.classes, self.has_null = classes, has_null
@@ -86,11 +90,9 @@ class Text:
 
     def __init__(self, pipeline: Any):
         self.pipeline = pipeline
-        self.parts = [
-            part.eval().requires_grad_(False)
-            for name, part in pipeline.components.items()
-            if name.startswith("text_encoder") and part is not None
-        ]
+        parts = [(name, part) for name, part in pipeline.components.items() if part is not None]
+        self.parts = [part.eval().requires_grad_(False) for name, part in parts if name.startswith("text_encoder")]
+        self.tokenizers = [part for name, part in parts if name.startswith("tokenizer")]
 
     def encode(self, about: About, device: torch.device) -> Tensor:
         """Embeddings (B,L,d), float32; with pooled ones (B,L+1,d), the last row theirs."""
@@ -113,11 +115,15 @@ class Text:
             given |= {"prompt_2": None, "prompt_3": None}
         return self.pipeline.encode_prompt(prompts, **given)  # type: ignore[no-any-return]
 
-    def draw(self, n: int, prompts: list[str], generator: Generator | None, device: torch.device) -> Tensor:
-        """The prompts one after the other, from the first again after the last. Raises ConfigError without any."""
+    def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
+        """Sample i is at prompt i, from the first again after the last. Raises ConfigError without any."""
         if not prompts:
             raise ConfigError("sampler.prompts: the teacher draws from text; list some captions to draw samples at")
-        return self.encode(prompts, device)[torch.arange(n, device=device) % len(prompts)]
+        rows = torch.arange(n)
+        if isinstance(generator, Sequence):  # samples that were split into batches go on where the last one ended
+            rows = torch.tensor([getattr(own, "row", row) for row, own in enumerate(generator)])
+        used, places = torch.unique(rows % len(prompts), return_inverse=True)
+        return self.encode([prompts[i] for i in used.tolist()], device)[places.to(device)]
 
 
 def conditions_of(pipeline: Any, network: Any) -> Conditions:

@@ -127,14 +127,16 @@ def config(
     }
     sampler |= {"trust_remote_code": True} if trust_remote_code else {}
     sampler |= {"prompts": ["a photograph", "a drawing"]} if text else {}
+    sampler |= {"guidance": 5.0} if text else {}  # nobody draws from text without
     sampler |= {"lora": {"rank": 16}, "precision": "bfloat16"} if large else {}
+    game = {"tau1": 0.1, "tau2": 0.01, "avr": 0.99, "warmup": 50, "noise": 0.1} | ({"imitate": 0.1} if text else {})
     return {
         "seed": 0,
         "steps": 2000,
         "data": data,
         "energy": energy,
         "sampler": sampler,
-        "game": {"tau1": 0.1, "tau2": 0.01, "avr": 0.99, "warmup": 50, "noise": 0.1},
+        "game": game,
         "lr": {"energy": 1e-4, "sampler": 1e-4 if large else 1e-6, "std": 1e-4},
         "ema": 0.99,
         "evaluators": [],

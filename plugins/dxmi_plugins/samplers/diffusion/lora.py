@@ -98,19 +98,25 @@ def plain(call: Call) -> Call:
     return called
 
 
-def merged(network: Any) -> Any:
-    """A network of the same class, float32, with the adapters folded into its weights; without adapters this one."""
+def merged(network: Any, base: Any = None) -> Any:
+    """A network of the same class, float32, with the adapters folded into its weights; without adapters this one.
+
+    ``base`` is the network that the adapters were put beside, in float32, where theirs is rounded; it is changed.
+    """
     if not any(isinstance(layer, LoraLayer) for layer in network.modules()):
         return network
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
-        found = type(network).from_config(network.config)
     weights = {k.replace(".base_layer.", "."): w for k, w in network.state_dict().items() if ".lora_" not in k}
+    if base is None:
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
+            base = type(network).from_config(network.config)
+    else:
+        weights = base.state_dict()
     for name, layer in network.named_modules():
         if isinstance(layer, LoraLayer):
             key = f"{name}.weight"
-            weights[key] = weights[key].float() + layer.get_delta_weight(NAME)  # type: ignore[operator]
-    found.load_state_dict(weights)
-    return found.eval()
+            weights[key] = weights[key].float() + layer.get_delta_weight(NAME).to(weights[key].device)  # type: ignore[operator]
+    base.load_state_dict(weights)
+    return base.eval()
 
 
 def save_adapters(pipeline: Any, network_name: str, network: Any, folder: Path) -> None:

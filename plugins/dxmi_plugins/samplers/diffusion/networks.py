@@ -16,6 +16,9 @@ from dxmi.api import ConfigError
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 """``call(network, x (B,C,H,W), timestep (B,), cond) -> output (B,C,H,W)``; cond: labels (B,), embeddings (B,L,d)."""
 
+UNFILLED = ("time_cond_proj_dim", "num_class_embeds", "encoder_hid_dim_type")
+"""settings of ``UNet2DConditionModel`` that add inputs which nothing here fills"""
+
 
 def caller(network: Any, factor: int) -> Call:
     """How this network is called; ``factor`` is how many pixels lie along the side of one latent.
@@ -23,6 +26,10 @@ def caller(network: Any, factor: int) -> Call:
     Raises:
         ConfigError: the network is of a kind or has inputs that are not supported
     """
+    if isinstance(network, UNet2DConditionModel):
+        for key in UNFILLED:
+            if network.config.get(key):
+                raise ConfigError(f"teacher: its network has the input {key}, which is not supported; take another one")
     if isinstance(network, UNet2DModel) and network.config.class_embed_type is None:
         return call_unet
     if isinstance(network, DiTTransformer2DModel):

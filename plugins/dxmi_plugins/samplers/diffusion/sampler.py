@@ -133,9 +133,10 @@ class DiffusionSampler(GaussianSampler):
         return self.teacher.encode(batch, about)
 
     def encoder_fingerprint(self) -> str:
-        """SHA-256 of the autoencoder and the text encoders: their settings and weights; "identity" without any."""
-        parts = [*self.teacher.space.parts, *self.teacher.conditions.parts]
-        return fingerprint(parts) if parts else super().encoder_fingerprint()
+        """SHA-256 of autoencoder, text encoders and tokenizers: settings, weights, dtypes; "identity" without any."""
+        told = self.teacher.conditions
+        parts = [*self.teacher.space.parts, *told.parts]
+        return fingerprint(parts, told.tokenizers) if parts else super().encoder_fingerprint()
 
     def decode(self, x: Tensor) -> Tensor:
         """X (B,*S) -> images (B,C,H,W)."""
@@ -160,7 +161,11 @@ class DiffusionSampler(GaussianSampler):
     def save_pretrained(self, folder: Path) -> None:
         """The student as a pipeline's folder: with the source of its scheduler, or after ``stock`` without code."""
         scheduler = self.plain_scheduler or self.schedule.with_stds(self.stds.tolist())
-        save_pipeline(self.teacher, merged(self.network), scheduler, folder)
+        teacher, base, (name, trusted, precision) = self.teacher, None, self.source
+        if precision != "float32":  # its parts are rounded, and would not work beside a network that is not
+            teacher = load_teacher(name, trusted)
+            base = teacher.network
+        save_pipeline(teacher, merged(self.network, base), scheduler, folder)
         if self.lora is not None and hasattr(self.teacher.pipeline, "save_lora_weights"):
             self.save_lora(folder / "lora")
 

@@ -30,13 +30,14 @@ VP = {
 EDM = {"teacher-euler": EDMEulerScheduler, "teacher-dpmsolver++": EDMDPMSolverMultistepScheduler}
 FLOW = {"teacher-euler": FlowMatchEulerDiscreteScheduler}
 
-# Variance channels are dropped before the solver could split them off, and sizes do not change the shift here.
-IGNORED = ("variance_type", "use_dynamic_shifting")
+# Variance channels are dropped before the solver could split them off, and sizes do not change the shift here. The
+# student's steps threshold nothing, and rivals are to be compared with them.
+IGNORED = ("variance_type", "use_dynamic_shifting", "thresholding")
 
-Conditions = Callable[[int, Any], Tensor | None]
+DrawConditions = Callable[[int, Any], Tensor | None]
 
 
-def solvers(teacher: Teacher, conditions: Conditions, device: torch.device) -> dict[str, Draw]:
+def solvers(teacher: Teacher, conditions: DrawConditions, device: torch.device) -> dict[str, Draw]:
     """The solvers that diffusers has for this kind of teacher, at their defaults for its config, by name.
 
     For a variance-exploding one it has none: that is drawn from by Euler steps on trailing nodes.
@@ -57,7 +58,9 @@ class Solver:
 
     per_sample = True
 
-    def __init__(self, teacher: Teacher, solve: Callable[..., Tensor], conditions: Conditions, device: torch.device):
+    def __init__(
+        self, teacher: Teacher, solve: Callable[..., Tensor], conditions: DrawConditions, device: torch.device
+    ):
         self.teacher, self.solve, self.conditions, self.device = teacher, solve, conditions, device
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
@@ -32,6 +33,7 @@ PIPELINES = (
     "StableDiffusionXLPipeline",
     "StableDiffusion3Pipeline",
 )
+VARIANT = "fp16"  # the one that pipelines come in
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 CONVERT = (
     "if you trust it: python -c \"from diffusers import DiffusionPipeline as P; P.from_pretrained('{name}', "
@@ -111,16 +113,35 @@ def load_teacher(
     return Teacher(pipeline, network_name, levels, call, space, conditions_of(pipeline, network))
 
 
-def fingerprint(parts: Sequence[Any]) -> str:
-    """SHA-256 of networks of diffusers or transformers: kinds, settings and weights, wherever they lie."""
+def fingerprint(parts: Sequence[Any], tokenizers: Sequence[Any] = ()) -> str:
+    """SHA-256 of networks of diffusers or transformers: kinds, settings, weights and their dtypes, wherever they lie.
+
+    And of tokenizers: all that they save of themselves.
+    """
     digest = hashlib.sha256()
     for part in parts:
         config = part.config.to_dict() if hasattr(part.config, "to_dict") else part.config
         settings = {key: value for key, value in config.items() if not key.startswith("_")}
         digest.update(f"{type(part).__name__} {json.dumps(settings, sort_keys=True, default=str)}".encode())
         for name, weight in sorted(part.state_dict().items()):
-            digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
+            digest.update(f"{name} {weight.dtype}".encode())
+            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    for tokenizer in tokenizers:
+        digest.update(f"{type(tokenizer).__name__} {json.dumps(saved(tokenizer), sort_keys=True)}".encode())
     return digest.hexdigest()
+
+
+def saved(tokenizer: Any) -> dict[str, Any]:
+    """The files that a tokenizer saves: their content, without what a call or the place it came from left in them."""
+    passing = ("truncation", "padding", "name_or_path", "is_local", "local_files_only")
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {file.relative_to(folder).as_posix(): file for file in Path(folder).rglob("*") if file.is_file()}
+        found: dict[str, Any] = {name: file.read_bytes().hex() for name, file in files.items()}
+        for name in files.keys() & {"tokenizer.json", "tokenizer_config.json"}:
+            content = json.loads(files[name].read_text())
+            found[name] = {key: value for key, value in content.items() if key not in passing}
+    return found
 
 
 def load_pipeline(name: str, trust_remote_code: bool, given: dict[str, Any] | None = None) -> Any:
@@ -132,8 +153,8 @@ def load_pipeline(name: str, trust_remote_code: bool, given: dict[str, Any] | No
     options = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
     try:
         folder = find_folder(name, trust_remote_code)
-        missing = check_files(name, folder, trust_remote_code)
-        return DiffusionPipeline.from_pretrained(str(folder), **{**options, **missing, **(given or {})})
+        found = check_files(name, folder, trust_remote_code)
+        return DiffusionPipeline.from_pretrained(str(folder), **{**options, **found, **(given or {})})
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
@@ -150,11 +171,24 @@ def find_folder(name: str, trust_remote_code: bool) -> Path:
         raise ConfigError(f"teacher: there is no folder {name}; give a diffusers pipeline's folder or hub id")
     if folder.is_dir():
         return folder
-    return Path(DiffusionPipeline.download(name, trust_remote_code=trust_remote_code, use_safetensors=True))
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
+    try:
+        return Path(DiffusionPipeline.download(name, **options))
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        try:
+            return Path(DiffusionPipeline.download(name, variant=VARIANT, **options))
+        except (OSError, ValueError):
+            raise error from None
 
 
-def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, None]:
-    """The components that a pipeline's folder says are missing. Raises ConfigError if it should not be loaded."""
+def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """What loading has to be told: the components that are missing, and the variant where there is no other.
+
+    Raises:
+        ConfigError: the folder should not be loaded
+    """
     if not (folder / "model_index.json").is_file():
         raise ConfigError(f"teacher: {name} is not a diffusers pipeline: it has no model_index.json")
     index = json.loads((folder / "model_index.json").read_text())
@@ -167,12 +201,16 @@ def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, N
     if isinstance(kind, str) and kind not in PIPELINES:
         raise ConfigError(f"teacher: {name} is a {kind}; supported are {', '.join(PIPELINES)}")
     parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
+    found: dict[str, Any] = {key: None for key, value in parts.items() if value == [None, None]}
     for part in (folder / key for key in parts if (folder / key).is_dir()):
         pickles = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
         if pickles and not any(part.glob("*.safetensors")):
             convert = CONVERT.format(name=name)
             raise ConfigError(f"teacher: {part.name}/{pickles[0]} is a pickle, which can run code; {convert}")
-    return {key: None for key, value in parts.items() if value == [None, None]}
+        weights = list(part.glob("*.safetensors"))
+        if weights and all(f".{VARIANT}" in file.name for file in weights):
+            found["variant"] = VARIANT
+    return found
 
 
 def remote_code(folder: Path, index: dict[str, Any]) -> list[str]:
