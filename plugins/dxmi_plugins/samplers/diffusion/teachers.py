@@ -91,7 +91,7 @@ def load_teacher(
     for key in ("scheduler", "" if like is None else like.network_name):
         parts.pop(key, None)
     dtype = getattr(torch, precision)
-    pipeline = load_pipeline(name, trust_remote_code, {"torch_dtype": dtype, **parts})
+    pipeline = load_pipeline(name, trust_remote_code, {"dtype": dtype, **parts})
     network_name = "transformer" if hasattr(pipeline, "transformer") else "unet"
     network: Any = getattr(pipeline, network_name, None)
     if network is None or getattr(pipeline, "scheduler", None) is None:
