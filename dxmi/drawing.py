@@ -8,6 +8,7 @@ has chunks of ``CHUNK`` samples under a seed of their own instead, with the same
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -60,15 +61,15 @@ class Student:
         return None if self.sampler.classes is None else self.sampler.conditions(n, generator)
 
 
-class Part:
+class Part(ABC):
     """A process's share of n events: chunks of ``CHUNK``, each process the next one in turn."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator, self.drawn = accelerator, 0
 
+    @abstractmethod
     def chunk(self, i: int, n: int) -> Tensor:
         """Events i*CHUNK up to (i+1)*CHUNK, or n."""
-        raise NotImplementedError
 
     def mine(self, n: int) -> range:
         """The numbers of this process's chunks."""

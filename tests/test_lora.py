@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import DIGITS, interrupted
+from conftest import interrupted
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from dxmi_plugins.energies.conv import ConvEnergy
 from dxmi_plugins.samplers.diffusion.lora import Lora, merged, without_adapters
@@ -220,7 +220,7 @@ def test_checkpointing_leaves_gradients_as_they_are(source, lora):
 
 
 @pytest.fixture
-def attention_config(tmp_path):
+def attention_config(config, tmp_path):
     """A run with adapters on a UNet for pixels that has attention."""
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -235,21 +235,8 @@ def attention_config(tmp_path):
         attention_head_dim=4,
     )
     DDPMPipeline(unet=network, scheduler=DDPMScheduler()).save_pretrained(tmp_path / "teacher")
-    return {
-        "steps": 4,
-        "data": {"path": str(DIGITS), "batch_size": 8},
-        "energy": {"name": "conv", "width": 4, "blocks": 2},
-        "sampler": {
-            "name": "diffusion",
-            "teacher": str(tmp_path / "teacher"),
-            "lora": {"rank": 2},
-            "scheduler": {"name": "ancestral", "steps": 2, "nodes": "quadratic"},
-        },
-        "game": {"warmup": 1, "imitate": 0.5},
-        "every": {"log": 1, "samples": 4, "checkpoint": 2},
-        "tracker": None,
-        "compare_steps": [],
-    }
+    config["sampler"] |= {"teacher": str(tmp_path / "teacher"), "lora": {"rank": 2}}
+    return config | {"game": {"warmup": 1, "imitate": 0.5}, "evaluators": []}
 
 
 def test_a_killed_run_resumes_bit_for_bit_from_a_small_checkpoint(attention_config, tmp_path):
