@@ -33,6 +33,7 @@ from dxmi.samples import Noise as Noise
 from dxmi.samples import Samples as Samples
 from dxmi.samples import as_samples as as_samples
 from dxmi.samples import randn as randn
+from dxmi.samples import turns as turns
 
 
 class Levels(NamedTuple):

@@ -47,7 +47,17 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: is not a YAML mapping of keys to values")
     config: dict[str, Any] = absolute(found, Path(path).resolve().parent)
-    given = iter(overrides or [])
+    overlay(config, overrides or [])
+    return config
+
+
+def overlay(config: dict[str, Any], overrides: list[str]) -> None:
+    """Lay ``--key.sub VALUE`` overrides over a config.
+
+    Raises:
+        ConfigError: one is malformed
+    """
+    given = iter(overrides)
     for key in given:
         key, equals, value = key.partition("=")
         value = value if equals else next(given, "")
@@ -58,7 +68,6 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
         except yaml.YAMLError:
             parsed = value
         put(config, key[2:].split("."), absolute(parsed, Path.cwd()))
-    return config
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]

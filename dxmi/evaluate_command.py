@@ -11,6 +11,7 @@ from typing import Any
 
 from dxmi.configured import quiet
 from dxmi.errors import ConfigError, require
+from dxmi.sample_command import learned_shape
 
 IMAGES = {  # options of pipelines, runs and stored images, by the name of their argument
     "reference": "--reference",
@@ -27,7 +28,10 @@ IMAGES = {  # options of pipelines, runs and stored images, by the name of their
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
-    """``dxmi evaluate``."""
+    """``dxmi evaluate``; the overrides are options of the evaluator."""
+    for flag in overrides[:1]:
+        own = flag.startswith("--evaluator.") and not options.compare
+        require(own, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
     if options.compare:
         compare(*options.compare)
         return
@@ -39,19 +43,20 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
             require(
                 getattr(options, key) is None, f"{flag}: {options.source} is a run on a known density; leave it out"
             )
+        require(not overrides, f"{''.join(overrides[:1])}: {options.source} is a run on a known density; leave it out")
         run_density(options)
         return
-    run_images(options)
+    run_images(options, overrides)
 
 
 def is_density_run(folder: Path) -> bool:
-    """Whether a run learned from a known density alone, or holds chains, and so has no images."""
+    """Whether a run has no images: it learned from a known density or from vectors, or holds chains."""
     if not (folder / "run.yaml").exists():
         return not (folder / "model_index.json").exists() and (folder / "sampler").is_dir()
     from dxmi.dialect import read
 
     config = read(folder / "run.yaml")
-    return config.get("data") is None or not (folder / "pipeline").exists()
+    return config.get("data") is None or not ((folder / "pipeline").exists() or len(learned_shape(folder) or ()) == 3)
 
 
 def run_density(options: argparse.Namespace) -> None:
@@ -75,13 +80,13 @@ def run_density(options: argparse.Namespace) -> None:
     print(out)
 
 
-def run_images(options: argparse.Namespace) -> None:
+def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate`` of a pipeline or of images."""
     require(options.reference is not None, "--reference: give what to measure against: a dataset, a folder or an .npz")
     require(options.seed is None, "--seed: samples of images have several; give --seeds")
     given: dict[str, Any] = {
         "metrics": names(options.metrics),
-        "evaluator": options.evaluator,
+        "evaluator": evaluator(options.evaluator, overrides),
         "extractor": options.extractor,
         "n": options.n,
         "seeds": numbers("--seeds", options.seeds),
@@ -106,15 +111,24 @@ def run_images(options: argparse.Namespace) -> None:
             print(options.out)
 
 
+def evaluator(name: str | None, overrides: list[str]) -> dict[str, Any] | None:
+    """The plugin and its options, as ``--evaluator fidelity --evaluator.bootstrap 100`` give them; None without any."""
+    from dxmi.dialect import overlay
+
+    config: dict[str, Any] = {"evaluator": {"name": name or "fidelity"}}
+    overlay(config, overrides)
+    others = [f"--{key}" for key in config if key != "evaluator"]
+    require(not others, f"{''.join(others[:1])}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+    return config["evaluator"] if name or overrides else None
+
+
 def compare(first: Path, second: Path) -> None:
-    """``dxmi evaluate --compare``: both tables, one under the other, if they were made alike."""
+    """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
     from rich.console import Console
 
     from dxmi.report import compared
 
-    for path, report in zip((first, second), compared(first, second), strict=True):
-        print(path)
-        Console().print(report.show())
+    Console().print(compared(first, second).show())
 
 
 def names(given: str | None) -> list[str] | None:

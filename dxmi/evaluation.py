@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
-from dxmi.drawing import DrawnSamples, StoredSamples
 from dxmi.items import Items
+from dxmi.parts import DrawnSamples, StoredSamples
 from dxmi.samples import CHUNK
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Generator, Tensor
+from torch.nn import Module
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.artefacts import load_energy
@@ -39,10 +40,8 @@ def can_be_drawn(run: Run) -> bool:
     return not (isinstance(sampler, GaussianSampler) and sampler.value_guided and run.game.start == "data")
 
 
-def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
-    """N samples (n,*S) of a run on data: of its learned sampler, or of its chain on the learned energy.
-
-    None draws 64 images or 1000 vectors.
+def learned_draw(folder: Path) -> tuple[Student, dict[str, Module]]:
+    """What draws the samples of a run on data, a learned sampler or a chain on the learned energy, and its networks.
 
     Raises:
         ConfigError: the folder holds no such finished run, or one whose values were learned near the data alone
@@ -58,7 +57,17 @@ def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ConfigError(f"{folder}: holds no finished run that can be drawn from") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for module in filter(None, (energy, run.sampler, value)):
+    networks = {"energy": energy, "sampler": run.sampler.eval()} | ({} if value is None else {"value": value})
+    for module in networks.values():
         module.to(device)
-    draw = Student(run.sampler.eval(), shape, Cost(energy, value, run.sampler.steps), runs_on_end(run))
-    return draw(n or (64 if len(shape) == 3 else 1000), run.sampler.steps, Generator().manual_seed(seed))
+    return Student(run.sampler, shape, Cost(energy, value, run.sampler.steps), runs_on_end(run)), networks
+
+
+def sample_learned(folder: Path, n: int | None, seed: int) -> Tensor:
+    """N samples (n,*S) of such a run; None draws 64 images or 1000 vectors.
+
+    Raises:
+        ConfigError: as ``learned_draw``
+    """
+    draw, _ = learned_draw(folder)
+    return draw(n or (64 if len(draw.shape) == 3 else 1000), draw.sampler.steps, Generator().manual_seed(seed))

@@ -45,6 +45,7 @@ def evaluate(
     check_processes(accelerator)
     check(n, seeds, batch_size, steps, folder)
     published = str(reference).endswith(".npz")
+    require(not published or n is not None, f"-n: {reference} does not say how many samples to draw; give 50000")
     options = {
         "metrics": None if metrics is None else list(metrics),
         "extractor": extractor,

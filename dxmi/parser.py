@@ -84,6 +84,7 @@ def add_evaluate(commands: Any) -> None:
         "known density, beside those of the density's own samples"
     )
     evaluate = command(commands, "evaluate", about)
+    evaluate.set_defaults(takes_overrides=True)
     evaluate.add_argument("source", nargs="?", help="pipeline folder or hub id, run, folder of images or dataset")
     evaluate.add_argument("--reference", help="dataset, folder of images or published statistics (.npz)")
     evaluate.add_argument(
@@ -91,7 +92,10 @@ def add_evaluate(commands: Any) -> None:
         help="which, as in fid,kid,isc,prc,accuracy; of a run on a known density ess,w2 and so on: elbo, eubo, log_z, "
         "log_z_forward, log_z_exact, ess and those of the evaluator densities (default: all that can be had)",
     )
-    evaluate.add_argument("--evaluator", help="plugin that measures images (default: fidelity)")
+    evaluate.add_argument(
+        "--evaluator",
+        help="plugin that measures images (default: fidelity); its options follow as --evaluator.bootstrap 100",
+    )
     evaluate.add_argument("--extractor", help="of the evaluator: what makes features of images")
     number = "number of samples (default: as many as the reference has), or paths of a density (the run's)"
     evaluate.add_argument("-n", type=int, help=number)
@@ -106,7 +110,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--column", help="column of images (default: image)")
     evaluate.add_argument("--label", help="column of labels, for the accuracy of stored images")
     evaluate.add_argument(
-        "--compare", nargs=2, type=Path, metavar="JSON", help="two reports side by side, if made alike"
+        "--compare", nargs=2, type=Path, metavar="JSON", help="two reports in one table, if made alike"
     )
     out = (
         "folder for the table, the JSON, the picture and the images, which running again takes up; of a density a JSON "

@@ -13,13 +13,14 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from dxmi.errors import first_line, require
+from dxmi.samples import turns
 from dxmi.usage import usage_of_pipeline
 
 LEARNED = ("learned", "learned_range")
 
 
 class PipelineDraw:
-    """A pipeline as a ``Draw`` of images (n,C,H,W) in [-1, 1], at labels or prompts at random where it takes some.
+    """A pipeline as a ``Draw`` of images (n,C,H,W) in [-1, 1], at labels at random or prompts in turn.
 
     Args:
         pipeline: any of diffusers'
@@ -80,10 +81,8 @@ class PipelineDraw:
         return at_random(self.usage.classes, n, generator) if self.usage.classes else None
 
     def texts(self, n: int, generator: Any) -> list[str]:
-        """The prompts that it draws at from this noise."""
-        if not self.prompts:
-            return []
-        return [self.prompts[i] for i in at_random(len(self.prompts), n, generator).tolist()]
+        """The prompts that these samples are drawn at, in turn, as a student's are; none without any."""
+        return [self.prompts[i % len(self.prompts)] for i in turns(n, generator).tolist()] if self.prompts else []
 
     @torch.no_grad()
     def solve(self, n: int, steps: int, generator: Any, labels: Tensor | None) -> Tensor:

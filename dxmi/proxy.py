@@ -11,11 +11,11 @@ from accelerate.utils import broadcast_object_list
 
 from dxmi.api import Evaluator
 from dxmi.config import build_plugin
-from dxmi.drawing import DrawnSamples
 from dxmi.errors import require
 from dxmi.evaluation import measure, noted
 from dxmi.items import Items
 from dxmi.learning import Proxy
+from dxmi.parts import DrawnSamples
 from dxmi.streams import Stream
 
 if TYPE_CHECKING:

@@ -149,8 +149,8 @@ def load_report(path: Path) -> Report:
         raise ConfigError(f"--compare: {path} holds no report of 'dxmi evaluate'") from error
 
 
-def compared(first: Path, second: Path) -> tuple[Report, Report]:
-    """Two reports whose figures may be held against each other.
+def compared(first: Path, second: Path) -> Report:
+    """The rows of two reports whose figures may be held against each other, named after their files or folders.
 
     Raises:
         ConfigError: one cannot be read, or their stamps or numbers of samples differ; the message says where
@@ -160,4 +160,9 @@ def compared(first: Path, second: Path) -> tuple[Report, Report]:
     differing = differences(told[0], told[1])
     if differing:
         raise ConfigError(f"--compare: the two were not made alike: {'; '.join(differing)}")
-    return reports
+    names = [path.stem for path in (first, second)]
+    if names[0] == names[1]:
+        names = [path.absolute().parent.name for path in (first, second)]
+    both = zip(names, reports, strict=True)
+    rows = [row | {"name": f"{name}: {row['name']}"} for name, report in both for row in report.rows]
+    return Report(rows, reports[0].stamp)

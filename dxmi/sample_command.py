@@ -91,10 +91,9 @@ def run_learned_again(options: argparse.Namespace) -> None:
 
     if options.steps is not None:
         raise ConfigError("--steps: a sampler or a chain that an energy was learned with has the steps of that run")
-    try:
-        images = len(json.loads((Path(options.config) / "energy" / "config.json").read_text())["shape"]) == 3
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{options.config}: holds no finished run that can be drawn from") from error
+    shape = learned_shape(Path(options.config))
+    require(shape is not None, f"{options.config}: holds no finished run that can be drawn from")
+    images = len(shape or ()) == 3
     out = target(options.out, "grid.png" if images else "samples.safetensors")
     samples = sample_learned(Path(options.config), options.n, options.seed or 0).cpu()
     if images:
@@ -102,6 +101,15 @@ def run_learned_again(options: argparse.Namespace) -> None:
     else:
         save_file({"samples": samples.contiguous()}, out)
     print(out)
+
+
+def learned_shape(folder: Path) -> list[int] | None:
+    """S of the data that a run's energy was learned from; None where it left none."""
+    try:
+        found: list[int] = json.loads((folder / "energy" / "config.json").read_text())["shape"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def target(given: Path | None, usual: str) -> Path:

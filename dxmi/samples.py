@@ -43,6 +43,13 @@ def generators(seed: int, rows: Sequence[int]) -> list[Own]:
     return found
 
 
+def turns(n: int, noise: Noise) -> Tensor:
+    """Which sample each of n is, (n,) long, for what samples take in turn: batches go on where the last one ended."""
+    if isinstance(noise, Sequence):
+        return torch.tensor([getattr(own, "row", row) for row, own in enumerate(noise)])
+    return torch.arange(n)
+
+
 def randn(shape: Sequence[int], like: Tensor, generator: Noise = None) -> Tensor:
     """Standard normal noise (B,*S) with the dtype and device of ``like``, drawn where the generator lives.
 

@@ -13,9 +13,12 @@ from accelerate import Accelerator
 
 from dxmi.api import ConfigError, Draw, Samples
 from dxmi.data import Data, load_data
-from dxmi.drawing import DrawnSamples, StoredSamples, noise_rule
+from dxmi.dialect import read
+from dxmi.drawing import noise_rule
 from dxmi.errors import require
 from dxmi.items import Images
+from dxmi.learned import learned_draw
+from dxmi.parts import DrawnSamples, StoredSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline, usual_steps
 
@@ -65,20 +68,35 @@ def subjects(source: Any, column: str, label: str | None, asked: Asked, accelera
         return solved(source, type(source).__name__, asked, accelerator)
     path = Path(source).expanduser()
     if (path / "run.yaml").exists() and not (path / "pipeline").exists():
-        raise ConfigError(f"{source}: its run left no pipeline; its evaluation.json has what 'dxmi train' measured")
+        return [learned(path, asked, accelerator)]
     if (path / "run.yaml").exists() or (path / "model_index.json").exists() or not path.exists():
         return solved(load_pipeline(str(source)), path.name, asked, accelerator)
     if (path / "config.json").exists():
         load_pipeline(str(source))  # which says what else it is
-    for key, given in (("--steps", asked.steps), ("--scheduler", asked.schedulers), ("--prompt", asked.prompts)):
-        require(not given, f"{key}: {source} holds images, which nobody draws; leave it out")
+    refuse(asked, f"{source} holds images, which nobody draws")
     stored = images(str(source), column, label)
     return [Subject(path.name, None, None, lambda seed: StoredSamples(stored, accelerator))]
 
 
+def refuse(asked: Asked, why: str) -> None:
+    """Raise ConfigError if anything is asked of a pipeline."""
+    for key, given in (("--steps", asked.steps), ("--scheduler", asked.schedulers), ("--prompt", asked.prompts)):
+        require(not given, f"{key}: {why}; leave it out")
+
+
+def learned(run: Path, asked: Asked, accelerator: Accelerator) -> Subject:
+    """A run on images that left no pipeline: its learned sampler, or its chain on the learned energy."""
+    refuse(asked, f"{run} left no pipeline, and draws as it has learned")
+    draw, networks = learned_draw(run)
+    require(len(draw.shape) == 3, f"{run}: its samples are vectors; its evaluation.json has what 'dxmi train' measured")
+    steps = draw.sampler.steps * draw.times
+    made = {"run": fingerprint(networks), "config": read(run / "run.yaml")["sampler"]}
+    return Subject(run.name, steps, steps, kept(draw, run.name, steps, made, asked, accelerator), noise_rule(draw))
+
+
 def solved(pipeline: Any, name: str, asked: Asked, accelerator: Accelerator) -> list[Subject]:
     """A pipeline under each scheduler at each number of steps."""
-    print_of = fingerprint(pipeline)
+    print_of = fingerprint(pipeline.components)
     found = []
     for scheduler in asked.schedulers or (None,):
         draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler)
@@ -106,10 +124,10 @@ def kept(
     return samples
 
 
-def fingerprint(pipeline: Any) -> str:
-    """SHA-256 of all weights and settings of a pipeline."""
+def fingerprint(parts: dict[str, Any]) -> str:
+    """SHA-256 of all weights and settings of a pipeline's components, or of networks."""
     found = hashlib.sha256()
-    for name, part in sorted(pipeline.components.items()):
+    for name, part in sorted(parts.items()):
         config = getattr(part, "config", None) or {}
         settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         settings = {key: value for key, value in settings.items() if not key.startswith("_")}  # where it came from

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import DIGITS, EXTRACTOR, ROOT
+from dxmi_plugins.evaluators.extractors import make_extractor
 from PIL import Image
 from tiny import tiny
 
@@ -74,7 +76,7 @@ def test_stored_images_have_no_seeds_and_no_distance_to_themselves():
     report = dxmi.evaluate(DIGITS, DIGITS, label="label", extractor=str(EXTRACTOR), metrics=["fid", "accuracy"])
     row = report.rows[0]
     assert abs(row["metrics"]["fd_digits"]) < 1e-3 and not row["seeds"] and row["nfe"] is None
-    assert row["metrics"]["accuracy_digits" if "accuracy_digits" in row["metrics"] else "accuracy"] > 0.9
+    assert row["metrics"]["accuracy"] > 0.9
 
 
 def test_a_folder_of_images(tmp_path):
@@ -82,6 +84,61 @@ def test_a_folder_of_images(tmp_path):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02d}.png")
     row = dxmi.evaluate(tmp_path, DIGITS, extractor=str(EXTRACTOR), metrics=["isc"]).rows[0]
     assert row["samples"] == 30 and row["metrics"]["is_digits_mean"] > 1
+
+
+def test_published_statistics_stand_for_a_reference(tmp_path, capsys):
+    """Moments of the digits' own features: the distance is that to the digits, and there is no floor."""
+    judge = make_extractor(str(EXTRACTOR))
+    features = judge(images(str(DIGITS), "image").pixels)[0].double().numpy()
+    moments = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
+    np.savez(tmp_path / "digits.npz", **moments, extractor=judge.sha256)
+    np.savez(tmp_path / "inception.npz", **moments)
+    asked = {"extractor": str(EXTRACTOR), "metrics": ["fid"], "n": 300, "seeds": [0], "steps": [2]}
+    found, to_images = (dxmi.evaluate(TEACHER, to, **asked) for to in (tmp_path / "digits.npz", DIGITS))
+    assert found.rows[0]["metrics"] == pytest.approx(to_images.rows[0]["metrics"], rel=1e-5)
+    assert [row["name"] for row in found.rows] == ["digits"] and found.stamp["reference"] == {"name": "digits.npz"}
+    command, _ = ["evaluate", str(TEACHER), "--extractor", str(EXTRACTOR), "--metrics", "fid"], capsys.readouterr()
+    for name, n, says in (("digits.npz", [], "-n: "), ("inception.npz", ["-n", "9"], "does not say its extractor")):
+        assert main([*command, "--reference", str(tmp_path / name), *n]) == 2
+        told = capsys.readouterr().err
+        assert says in told and told.count("\n") == 1
+
+
+def test_options_of_the_evaluator_follow_its_name(tmp_path):
+    out, more = tmp_path / "out", ["--evaluator.infinity", "true", "--evaluator.bootstrap=5"]
+    asked = ["--steps", "2", "--metrics", "fid", "-n", "40", "--seeds", "0", "--out", str(out)]
+    assert main(["evaluate", str(TEACHER), *JUDGE, *asked, *more]) == 0
+    found = json.loads((out / "report.json").read_text())["rows"][0]["metrics"]
+    assert set(found) == {"fd_digits", "fd_digits_inf", "fd_digits_low", "fd_digits_high"}
+
+
+CHAIN = {"sampler": {"name": "langevin", "step_size": 0.01, "steps": 3}, "compare_steps": []}
+LEARNED = {"sampler": {"name": "vgs", "steps": 3}, "value": {"name": "conv", "width": 4}, "compare_steps": []}
+
+
+@pytest.mark.parametrize("kind", [CHAIN, LEARNED])
+def test_a_run_without_a_pipeline_is_drawn_from_again(kind, tmp_path, capsys):
+    """Its chain on the learned energy, or its learned sampler: the figures are those of the run itself."""
+    config = {
+        "data": {"path": str(DIGITS), "batch_size": 4},
+        "energy": {"name": "conv", "width": 4},
+        "evaluators": [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 40}],
+        "tracker": None,
+        "steps": 2,
+        **kind,
+    }
+    path, out, figures = tmp_path / "config.yaml", tmp_path / "run", tmp_path / "figures"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    asked = ["--metrics", "fid", "-n", "40", "--seeds", "0", "--out", str(figures)]
+    assert main(["evaluate", str(out), *JUDGE, *asked]) == 0
+    (row, _), (own, *_) = (
+        json.loads((f).read_text())["rows"] for f in (figures / "report.json", out / "evaluation.json")
+    )
+    assert (row["name"], row["steps"], row["nfe"]) == ("run", 3, 3)
+    assert row["metrics"] == pytest.approx(own["metrics"], rel=1e-6)
+    assert main(["evaluate", str(out), *JUDGE, "--steps", "2"]) == 2
+    assert "--steps: " in capsys.readouterr().err
 
 
 def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
@@ -107,6 +164,9 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: DDPMPipeline does not draw from text"),
         (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: ['fit'] are not some of"),
         (TEACHER, [*JUDGE, "--evaluator", "nobody"], "nobody"),
+        (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "bootstrap"),
+        (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "bootstrap: 1 resamples give no interval"),
+        (TEACHER, [*JUDGE, "--evaluators.bootstrap", "5"], "--evaluators.bootstrap: 'evaluate' has no such option"),
         (TEACHER, [*JUDGE, "--column", "pixels"], "pixels"),
         (DIGITS, [*JUDGE, "--steps", "4"], "holds images, which nobody draws; leave it out"),
         (DIGITS, ["--reference", "nowhere.parquet"], "nowhere.parquet"),

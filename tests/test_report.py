@@ -63,7 +63,8 @@ def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
     a, b, c = (str(tmp_path / name / "report.json") for name in "abc")
     assert main(["evaluate", "--compare", a, b]) == 0
     shown = capsys.readouterr().out
-    assert "4 ±1 (3)" in shown and "2 ±0 (2)" in shown
+    assert [line.split()[:1] for line in shown.splitlines() if "±" in line and "(" in line][:2] == [["a:"], ["b:"]]
+    assert "4 ±1 (3)" in shown and "2 ±0 (2)" in shown and shown.count("fid_10k") == 1
     assert main(["evaluate", "--compare", a, c]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "reference.sha256: 0 -> 1" in told and "samples: 10000 -> 2000" in told

@@ -3,17 +3,20 @@
 import os
 import subprocess
 import sys
+from threading import Event
 
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import DIGITS
+from conftest import DIGITS, EXTRACTOR
+from safetensors.torch import load_file
 from tiny import tiny
 from torch import Generator
 
 from dxmi.api import ConfigError, Transition, as_samples, randn
 from dxmi.data import Data, load_data
-from dxmi.drawing import PER_CHUNK, PER_SAMPLE, DrawnSamples, StoredSamples, first_samples, noise_rule
+from dxmi.drawing import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
+from dxmi.parts import DrawnSamples, StoredSamples, ahead
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline
 from dxmi.samples import CHUNK, generators
@@ -122,30 +125,74 @@ def test_images_of_pipelines_do_not_depend_on_batches(kind, scheduler, tmp_path)
     assert whole.shape == (5, 1, 8, 8)
 
 
-def test_two_processes_draw_the_same_samples(tmp_path):
-    script = (
-        "import sys, torch\n"
-        "from accelerate import Accelerator\n"
-        "from test_samples import N, Noise\n"
-        "from dxmi.drawing import DrawnSamples\n"
-        "accelerator = Accelerator(cpu=True)\n"
-        "samples = DrawnSamples(Noise(), 1, 3, accelerator)\n"
-        "rows = samples.rows(N)\n"
-        "own = torch.cat(list(samples.batches(N)))\n"
-        "everything = samples(N)\n"
-        "assert accelerator.num_processes == 2 and torch.equal(everything[rows], own)\n"
-        "assert torch.equal(samples.gather(rows).sort()[0], torch.arange(N))\n"
-        "assert samples.reduce(own.double().sum(0)).sub(everything.double().sum(0)).abs().max() < 1e-10\n"
-        "torch.save(everything, f'{sys.argv[1]}/{accelerator.process_index}.pt')\n"
-        "accelerator.end_training()\n"
-    )
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    folder = os.path.dirname(__file__)
-    env = {**os.environ, "PYTHONPATH": folder, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    found = subprocess.run(
-        [*command, str(tmp_path / "script.py"), str(tmp_path)], env=env, capture_output=True, text=True
-    )
-    assert found.returncode == 0, found.stderr[-2000:]
-    one = DrawnSamples(Noise(), 1, 3, Accelerator())(N)
-    assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt"), one) for rank in (0, 1))
+def test_a_thread_draws_ahead_of_who_measures():
+    """Two items before they are asked for, in the same order; an error comes where its item would have."""
+    made = [Event() for _ in range(4)]
+
+    def source():
+        for i, done in enumerate(made):
+            done.set()
+            yield i
+        raise FloatingPointError("bad")
+
+    items = ahead(source(), 2)
+    assert next(items) == 0 and made[2].wait(60)
+    assert [next(items) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(FloatingPointError, match="bad"):
+        next(items)
+    assert list(ahead(iter([5, 6]), 0)) == [5, 6]
+
+
+def test_drawing_ahead_changes_no_sample():
+    waiting = DrawnSamples(Noise(), 1, 3, Accelerator(), batch_size=100)
+    waiting.ahead = 3
+    assert torch.equal(waiting(N), DrawnSamples(Noise(), 1, 3, Accelerator())(N))
+
+
+SCRIPT = """
+import sys, torch
+from accelerate import Accelerator
+from dxmi_plugins.evaluators.extractors import make_extractor
+from dxmi_plugins.evaluators.passes import KeptMoments, Pass, go_through
+from test_samples import DIGITS, EXTRACTOR, N, ASKED
+import dxmi
+from dxmi.drawing import noise_rule
+from dxmi.parts import DrawnSamples
+from dxmi.piped import PipelineDraw
+from dxmi.pipelines import load_pipeline
+
+teacher, out = sys.argv[1:]
+report = dxmi.evaluate(teacher, DIGITS, **ASKED, out=out)
+accelerator, judge = Accelerator(), make_extractor(str(EXTRACTOR))
+samples = DrawnSamples(PipelineDraw(load_pipeline(teacher), accelerator.device), 2, 0, accelerator)
+kept, rows = KeptMoments(judge.dimension, N), samples.rows(N)
+go_through(samples.batches(N), rows, [Pass(judge, [kept])], 256)
+moments = kept.reduced(samples)[0].gaussian()
+found = {"processes": accelerator.num_processes, "rows": report.rows, "samples": samples(N), **moments._asdict()}
+torch.save(found, f"{out}/{accelerator.process_index}.pt")
+accelerator.end_training()
+"""
+ASKED = {"metrics": ["fid", "kid", "prc"], "extractor": str(EXTRACTOR), "n": N, "seeds": [0], "steps": [2]}
+
+
+def test_two_processes_measure_what_one_measures(tmp_path):
+    """The whole of an evaluation: the same images in the same files, the same moments, the same figures."""
+    teacher = tiny("ddpm", tmp_path / "teacher")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "ACCELERATE_USE_CPU": "true"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, how in (("one", []), ("two", launch)):
+        command = [sys.executable, *how, tmp_path / "script.py", teacher, tmp_path / name]
+        found = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr[-2000:]
+    one, *two = (torch.load(tmp_path / path, weights_only=False) for path in ("one/0.pt", "two/0.pt", "two/1.pt"))
+    files = sorted((tmp_path / "one" / "samples").rglob("*.safetensors"))
+    assert len(files) == 2 and [one["processes"], *(found["processes"] for found in two)] == [1, 2, 2]
+    for file in files:
+        other = tmp_path / "two" / file.relative_to(tmp_path / "one")
+        assert torch.equal(load_file(file)["samples"], load_file(other)["samples"])
+    for found in two:
+        assert torch.equal(found["samples"], one["samples"])
+        torch.testing.assert_close(found["mean"], one["mean"], rtol=1e-12, atol=0)
+        assert (found["covariance"] - one["covariance"]).abs().max() < 1e-12 * one["covariance"].abs().max()
+        assert found["rows"][0]["metrics"] == pytest.approx(one["rows"][0]["metrics"], rel=1e-9)

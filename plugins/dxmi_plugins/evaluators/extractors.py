@@ -135,8 +135,8 @@ class TorchFidelity(Extractor):
             torch.hub.download_url_to_file(self.url, str(path), hash_prefix=prefix, progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise ConfigError(
-                f"{self.option}: {path} is missing, and {self.url} is out of reach; "
-                f"fetch {path.name} elsewhere and give its place as {self.option}"
+                f"{self.option}: {path} is missing, and {self.url} is out of reach; fetch {path.name} elsewhere "
+                f"and give its place as {self.option} (to 'dxmi evaluate' as --evaluator.{self.option})"
             ) from error
 
 

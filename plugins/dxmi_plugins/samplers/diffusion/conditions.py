@@ -9,7 +9,7 @@ import torch
 from diffusers import DiTTransformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
-from dxmi.api import About, ConfigError, Noise
+from dxmi.api import About, ConfigError, Noise, turns
 
 from .networks import pack
 
@@ -119,10 +119,7 @@ class Text:
         """Sample i is at prompt i, from the first again after the last. Raises ConfigError without any."""
         if not prompts:
             raise ConfigError("sampler.prompts: the teacher draws from text; list some captions to draw samples at")
-        rows = torch.arange(n)
-        if isinstance(generator, Sequence):  # samples that were split into batches go on where the last one ended
-            rows = torch.tensor([getattr(own, "row", row) for row, own in enumerate(generator)])
-        used, places = torch.unique(rows % len(prompts), return_inverse=True)
+        used, places = torch.unique(turns(n, generator) % len(prompts), return_inverse=True)
         return self.encode([prompts[i] for i in used.tolist()], device)[places.to(device)]
 
 
