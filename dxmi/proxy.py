@@ -15,6 +15,7 @@ from dxmi.errors import require
 from dxmi.evaluation import measure, noted
 from dxmi.items import Items
 from dxmi.learning import Proxy
+from dxmi.logbook import write
 from dxmi.parts import DrawnSamples
 from dxmi.streams import Stream
 
@@ -70,12 +71,9 @@ class Watch:
         better = score < min((old for _, old in self.history), default=float("inf"))
         self.history.append((step, score))
         told = {"proxy": score, f"proxy_{name}_n{found['samples']}": value}
-        if session.main:
-            with (session.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **told}) + "\n")
-            if better:
-                save_best(session, {"step": step, **told})
-        session.accelerator.log(told, step=step)
+        write(session, step, told)
+        if session.main and better:
+            save_best(session, {"step": step, **told})
         session.tell(f"proxy {name} of {found['samples']} samples {value:.4g}{', the best so far' * better}")
         session.accelerator.wait_for_everyone()
         return self.stops()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from dxmi import artefacts, checkpoint
+from dxmi import checkpoint
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
-from dxmi.assess import Halves, density_floor, halves, has_log_weights
+from dxmi.assess import Halves, density_floor, halves
 from dxmi.chains import draw
 from dxmi.config import Checked, Run
 from dxmi.data import Source, draw_batch, load_data
-from dxmi.densities import metrics
 from dxmi.dialect import differences
-from dxmi.drawing import Student, first_samples
+from dxmi.drawing import Student
 from dxmi.errors import require
 from dxmi.evaluation import data_floor, noted
 from dxmi.finish import finish
@@ -39,7 +37,7 @@ from dxmi.fitting import (
 )
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
-from dxmi.learned import can_be_drawn
+from dxmi.logbook import log_round, look
 from dxmi.proxy import Watch
 from dxmi.streams import Stream
 
@@ -161,12 +159,12 @@ class Session:
                 log = self.round()
                 step = self.game.rounds
                 if step % every.log == 0 or step == run.steps:
-                    state = self.log(log, step, progress.tasks[0].speed)
+                    state = log_round(self, log, step, progress.tasks[0].speed)
                     progress.update(task, completed=step, state=state)
                     if not console.is_terminal:  # a log file shows no bar
                         self.tell(f"round {step}/{run.steps}: {state}")
                 if step % every.samples == 0:
-                    self.look(step)
+                    look(self, step)
                 stopped = self.watch is not None and step % self.watch.settings.every == 0 and self.watch.look(step)
                 if step % every.checkpoint == 0 or step == run.steps or stopped:
                     checkpoint.save(self.accelerator, self.out, step)
@@ -196,19 +194,6 @@ class Session:
         batch_size = self.run.batch_size if self.run.data is None else self.run.data.batch_size
         return (batch_size, *self.run.sampler.state_shape(self.shape))
 
-    def log(self, log: dict[str, Tensor], step: int, speed: float | None) -> str:
-        """One line of metrics.jsonl, the tracker, and what the progress bar says."""
-        values = {k: float(v) for k, v in log.items()}
-        if "e_data" in values:
-            values["energy_gap"] = values["e_sample"] - values["e_data"]
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}  # JSON has no infinity
-        if self.main:
-            with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **finite}) + "\n")
-        self.accelerator.log({k: v for k, v in finite.items() if v is not None}, step=step)
-        shown = "energy_gap" if "energy_gap" in values else "e_sample"
-        return f"{f'{speed:.1f} rounds/s, ' if speed else ''}{shown.replace('_', ' ')} {values[shown]:+.3f}"
-
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""
         return cast(Sampler, self.game.ema.module)
@@ -222,21 +207,6 @@ class Session:
         """The value that the averaged sampler follows; the learned one where it follows none."""
         average = self.game.value_ema
         return self.run.value if average is None else cast(Energy, average.module)
-
-    def look(self, step: int) -> None:
-        """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
-        weighs = self.data is None and self.value_guided and has_log_weights(self.run.sampler)
-        if self.main and weighs:
-            _, found = metrics(self, min(self.run.paths, 2000), seed=0)
-            with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **found}) + "\n")
-            self.accelerator.log(found, step=step)
-            self.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-        if self.main and len(self.shape) == 3 and can_be_drawn(self.run):
-            run = self.run
-            samples = first_samples([self.student()], 64, run.sampler.steps, seed=0, size=run.draw_batch)[0]
-            artefacts.save_grid(samples, self.out / "samples" / f"step-{step:06d}.png")
-        self.accelerator.wait_for_everyone()
 
     def tell(self, message: str) -> None:
         """A line for the person who waits."""
