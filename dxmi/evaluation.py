@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
+from dxmi.drawn import DrawnSamples
 from dxmi.items import Items
-from dxmi.parts import DrawnSamples, StoredSamples
+from dxmi.parts import StoredSamples
 from dxmi.samples import CHUNK
 
 

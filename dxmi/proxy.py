@@ -11,12 +11,12 @@ from accelerate.utils import broadcast_object_list
 
 from dxmi.api import Evaluator
 from dxmi.config import build_plugin
+from dxmi.drawn import DrawnSamples
 from dxmi.errors import require
 from dxmi.evaluation import measure, noted
 from dxmi.items import Items
 from dxmi.learning import Proxy
 from dxmi.logbook import write
-from dxmi.parts import DrawnSamples
 from dxmi.streams import Stream
 
 if TYPE_CHECKING:

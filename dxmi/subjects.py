@@ -15,10 +15,11 @@ from dxmi.api import ConfigError, Draw, Samples
 from dxmi.data import Data, load_data
 from dxmi.dialect import read
 from dxmi.drawing import noise_rule
+from dxmi.drawn import DrawnSamples
 from dxmi.errors import require
 from dxmi.items import Images
 from dxmi.learned import learned_draw
-from dxmi.parts import DrawnSamples, StoredSamples
+from dxmi.parts import StoredSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline, usual_steps
 

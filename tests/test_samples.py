@@ -16,7 +16,8 @@ from torch import Generator
 from dxmi.api import ConfigError, Transition, as_samples, randn
 from dxmi.data import Data, load_data
 from dxmi.drawing import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
-from dxmi.parts import DrawnSamples, StoredSamples, ahead
+from dxmi.drawn import DrawnSamples, ahead
+from dxmi.parts import StoredSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline
 from dxmi.samples import CHUNK, generators
@@ -157,7 +158,7 @@ from dxmi_plugins.evaluators.passes import KeptMoments, Pass, go_through
 from test_samples import DIGITS, EXTRACTOR, N, ASKED
 import dxmi
 from dxmi.drawing import noise_rule
-from dxmi.parts import DrawnSamples
+from dxmi.drawn import DrawnSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline
 

@@ -21,9 +21,9 @@ from dxmi_plugins.evaluators.classifier import Classifier
 
 from dxmi.api import Evaluator, randn
 from dxmi.config import build_plugin
+from dxmi.drawn import DrawnSamples
 from dxmi.evaluation import measure
 from dxmi.items import Images
-from dxmi.parts import DrawnSamples
 
 
 class Clouds:
