@@ -92,7 +92,11 @@ class Reconstructs(Protocol):
 
 
 class Evaluator(Protocol):
-    """Compares samples with a reference."""
+    """Compares samples with a reference.
+
+    Optional attributes of the class: ``HIGHER``, how the names of those figures begin that are better when higher, and
+    ``METRICS``, what its option ``metrics`` takes, of which a run's proxy is the first.
+    """
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
         """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``.

@@ -1,4 +1,4 @@
-"""What a run leaves for others: the energy folder, pictures and the table. No pickled code."""
+"""What a run leaves for others: the energy folder and pictures. No pickled code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -89,42 +87,3 @@ def save_before_after(before: Tensor, after: Tensor, titles: tuple[str, str], pa
         axes.set_title(title, fontsize=11)
         axes.axis("off")
     figure.savefig(path, dpi=120)
-
-
-def metric_label(name: str, samples: int) -> str:
-    """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
-    name = name.removesuffix("_mean")
-    if samples >= 50_000 or not name.startswith(("fid", "fd_")):
-        return name
-    return f"{name}_{samples / 1000:.3g}k"
-
-
-def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows of ``evaluation.json`` as text, the heading first; spreads and the f-score are left to the JSON."""
-    metrics = list(dict.fromkeys(m for row in rows for m in row["metrics"]))
-    metrics = [m for m in metrics if not m.endswith("_std") and m != "f_score"]
-    out = [["", "steps", *(metric_label(m, rows[0]["samples"]) for m in metrics)]]
-    for row in rows:
-        figures = [f"{row['metrics'][m]:.3g}" if m in row["metrics"] else "" for m in metrics]
-        name = row["name"] if row["samples"] == rows[0]["samples"] else f"{row['name']} (n={row['samples']})"
-        out.append([name, str(row["steps"] or ""), *figures])
-    return out
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
-    """The rows of ``evaluation.json`` for the screen."""
-    heading, *body = cells(rows)
-    out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
-    for column in heading:
-        out.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for row in body:
-        out.add_row(*row)
-    if any(name.startswith(("fd_", "fid")) for name in heading):
-        out.caption = "fd, fid, kd, kid: lower is better; is, precision, recall: higher"
-    return out
-
-
-def markdown(rows: list[dict[str, Any]]) -> list[str]:
-    """The same as lines of a Markdown table."""
-    heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
-    return [heading, "|" + "---|" * len(cells(rows)[0]), *body]

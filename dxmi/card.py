@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from dxmi.artefacts import markdown
+from dxmi.report import markdown
 from dxmi.usage import Usage, usage_of_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,7 +60,7 @@ fine-tuned ones.
 Settings: `{json.dumps(settings)}`
 """
     if evaluation is not None:
-        card += "\n" + "\n".join(markdown(evaluation["rows"]))
+        card += "\n" + markdown(evaluation["rows"])
         card += f"\n\nWhat the figures were made with:\n\n```json\n{json.dumps(evaluation['stamp'], indent=2)}\n```\n"
     (folder / "README.md").write_text(card)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from dxmi.items import scaled
 from dxmi.parts import Part
 from dxmi.samples import CHUNK
 
+NOTE = "samples.json"
 T = TypeVar("T")
 
 
@@ -55,9 +57,8 @@ class DrawnSamples(Part):
         self.ahead = 0 if accelerator.device.type == "cpu" else -(-CHUNK // batch_size)  # on a CPU threads would fight
         self.own = TemporaryDirectory(prefix="dxmi-samples-") if folder is None else None
         self.folder = Path(self.own.name) if self.own is not None else cast(Path, folder)
-        told = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw)}
-        if folder is not None:
-            claim(folder, told, accelerator)
+        self.told = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw)}
+        refuse_other(self.folder / NOTE, self.told)
 
     def chunks(self, n: int) -> Iterator[Tensor]:
         """Samples i*CHUNK up to (i+1)*CHUNK, or n, for each i of ``mine``; on a GPU a thread draws the next ones."""
@@ -67,7 +68,7 @@ class DrawnSamples(Part):
         """The chunks, each from its file, or drawn; None after every batch, where one may stop."""
         for i in self.mine(n):
             size, path = min(CHUNK, n - i * CHUNK), self.folder / f"{i:05d}.safetensors"
-            kept = load_file(path)["samples"] if path.exists() else None
+            kept = read(path)
             # fewer of a chunk under one seed are other samples
             if kept is None or len(kept) < size or (len(kept) > size and not per_sample(self.draw)):
                 noise, parts = noise_of_chunk(self.draw, self.seed, i, size), list[Tensor]()
@@ -75,8 +76,20 @@ class DrawnSamples(Part):
                     parts.append(stored(part))
                     yield None
                 kept = torch.cat(parts)
-                write(path, kept)
+                self.keep(path, kept)
             yield scaled(kept[:size]) if kept.dtype == torch.uint8 else kept[:size]
+
+    def keep(self, path: Path, samples: Tensor) -> None:
+        """Write a chunk, after what the folder's samples are made of; each at once or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = f".partial-{self.accelerator.process_index}"
+        note = self.folder / NOTE
+        if not note.exists():  # whichever process comes first: all say the same
+            draft = note.with_suffix(own)
+            draft.write_text(json.dumps(self.told, indent=2) + "\n")
+            draft.replace(note)
+        save_file({"samples": samples}, path.with_suffix(own))
+        path.with_suffix(own).replace(path)
 
     def labels(self, n: int) -> Tensor | None:
         """The labels (n,) of all samples, drawn again; None where there are none."""
@@ -101,11 +114,13 @@ def stored(samples: Tensor) -> Tensor:
     return ((samples.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).contiguous()
 
 
-def write(path: Path, samples: Tensor) -> None:
-    """A file of samples, at once or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({"samples": samples}, partial)
-    partial.replace(path)
+def read(path: Path) -> Tensor | None:
+    """The samples of a file; None where there is none, or a damaged one."""
+    try:
+        found: Tensor = load_file(path)["samples"]
+        return found
+    except (FileNotFoundError, SafetensorError, KeyError):
+        return None
 
 
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
@@ -123,19 +138,15 @@ def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
         thread.shutdown(cancel_futures=True)
 
 
-def claim(folder: Path, made: dict[str, Any], accelerator: Accelerator) -> None:
-    """Say in ``folder`` what its samples are made of, or raise ConfigError if it holds other ones."""
-    note = folder / "samples.json"
-    if note.exists():
-        try:
-            old = json.loads(note.read_text())
-        except ValueError:
-            old = {}
-        differing = [key for key in made if old.get(key) != made[key]]
-        if differing:
-            was = ", ".join(f"{key} {old.get(key)} instead of {made[key]}" for key in differing)
-            raise ConfigError(f"--out: {folder} holds samples with {was}; give another folder")
-    accelerator.wait_for_everyone()
-    folder.mkdir(parents=True, exist_ok=True)
-    if accelerator.is_main_process and not note.exists():
-        note.write_text(json.dumps(made, indent=2) + "\n")
+def refuse_other(note: Path, made: dict[str, Any]) -> None:
+    """Raise ConfigError if a folder's note tells of samples that were made otherwise."""
+    try:
+        old = json.loads(note.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        old = {}
+    differing = [key for key in made if old.get(key) != made[key]]
+    if differing:
+        was = ", ".join(f"{key} {old.get(key)} instead of {made[key]}" for key in differing)
+        raise ConfigError(f"--out: {note.parent} holds samples with {was}; give another folder")

@@ -15,6 +15,7 @@ from dxmi.sample_command import learned_shape
 
 IMAGES = {  # options of pipelines, runs and stored images, by the name of their argument
     "reference": "--reference",
+    "floor": "--floor",
     "extractor": "--extractor",
     "seeds": "--seeds",
     "batch_size": "--batch-size",
@@ -25,28 +26,34 @@ IMAGES = {  # options of pipelines, runs and stored images, by the name of their
     "label": "--label",
     "evaluator": "--evaluator",
 }
+OTHERS = {"source": "the source", "metrics": "--metrics", "n": "-n", "seed": "--seed", "out": "--out"}
+MAPPINGS = ("evaluator", "reference", "source", "floor")  # options that have options: --evaluator.bootstrap 100
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
-    """``dxmi evaluate``; the overrides are options of the evaluator."""
+    """``dxmi evaluate``."""
     for flag in overrides[:1]:
-        own = flag.startswith("--evaluator.") and not options.compare
-        require(own, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+        known = flag.startswith(tuple(f"--{key}." for key in MAPPINGS))
+        require(known, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
     if options.compare:
+        refuse(options, overrides, IMAGES | OTHERS, "--compare takes two reports and nothing else")
         compare(*options.compare)
         return
     require(options.source is not None, "evaluate: give a pipeline, a run, a folder of images or a dataset")
     if options.n is not None and options.n < 2:
         raise ConfigError("-n: give at least 2")
     if is_density_run(Path(options.source)):
-        for key, flag in IMAGES.items():
-            require(
-                getattr(options, key) is None, f"{flag}: {options.source} is a run on a known density; leave it out"
-            )
-        require(not overrides, f"{''.join(overrides[:1])}: {options.source} is a run on a known density; leave it out")
+        refuse(options, overrides, IMAGES, f"{options.source} is a run on a known density")
         run_density(options)
         return
     run_images(options, overrides)
+
+
+def refuse(options: argparse.Namespace, overrides: list[str], flags: dict[str, str], why: str) -> None:
+    """Raise ConfigError if one of these options was given, or an option of one."""
+    for key, flag in flags.items():
+        require(getattr(options, key) is None, f"{flag}: {why}; leave it out")
+    require(not overrides, f"{''.join(overrides[:1])}: {why}; leave it out")
 
 
 def is_density_run(folder: Path) -> bool:
@@ -85,8 +92,8 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     require(options.reference is not None, "--reference: give what to measure against: a dataset, a folder or an .npz")
     require(options.seed is None, "--seed: samples of images have several; give --seeds")
     given: dict[str, Any] = {
+        **mappings(options, overrides),
         "metrics": names(options.metrics),
-        "evaluator": evaluator(options.evaluator, overrides),
         "extractor": options.extractor,
         "n": options.n,
         "seeds": numbers("--seeds", options.seeds),
@@ -104,22 +111,27 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     from dxmi.measuring import evaluate
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    report = evaluate(options.source, options.reference, **chosen)
+    if options.floor == "none":
+        chosen["floor"] = None
+    report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
     if os.environ.get("RANK", "0") == "0":
         Console().print(report.show())
         if options.out is not None:
             print(options.out)
 
 
-def evaluator(name: str | None, overrides: list[str]) -> dict[str, Any] | None:
-    """The plugin and its options, as ``--evaluator fidelity --evaluator.bootstrap 100`` give them; None without any."""
+def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    """What was given for ``MAPPINGS``: a name or path, as a mapping where options of its own follow."""
     from dxmi.dialect import overlay
 
-    config: dict[str, Any] = {"evaluator": {"name": name or "fidelity"}}
+    plain = {"evaluator": {"name": options.evaluator or "fidelity"}} | {
+        key: {"path": getattr(options, key)} for key in MAPPINGS if key != "evaluator"
+    }
+    config = {key: dict(value) for key, value in plain.items()}
     overlay(config, overrides)
-    others = [f"--{key}" for key in config if key != "evaluator"]
-    require(not others, f"{''.join(others[:1])}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
-    return config["evaluator"] if name or overrides else None
+    for key in config:
+        require(key in plain, f"--{key}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+    return {key: config[key] if config[key] != plain[key] else next(iter(plain[key].values())) for key in plain}
 
 
 def compare(first: Path, second: Path) -> None:

@@ -17,6 +17,7 @@ from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
 from dxmi.drawn import DrawnSamples
 from dxmi.items import Items
 from dxmi.parts import StoredSamples
+from dxmi.report import FLOOR
 from dxmi.samples import CHUNK
 
 
@@ -81,23 +82,33 @@ def noted(tell: Callable[[str], None] | None, said: set[str] | None = None) -> I
         told.add(line)
 
 
-def data_floor(evaluators: list[Evaluator], data: Items, accelerator: Accelerator) -> dict[str, Any]:
-    """The row of two halves of the real data against each other: even rows drawn, odd rows the reference."""
-    even, odd = (data.every_other(k) for k in (0, 1))
-    row = measure(evaluators, odd, StoredSamples(even, accelerator))
-    return {"name": "data-floor", "steps": None, "nfe": None, **row}
+def data_floor(evaluators: list[Evaluator], data: Items, accelerator: Accelerator, seed: int) -> dict[str, Any]:
+    """The row of two random halves of the real data against each other: what perfect samples would get."""
+    drawn, reference = (data.half(k, seed) for k in (0, 1))
+    row = measure(evaluators, reference, StoredSamples(drawn, accelerator))
+    return {"name": FLOOR, "steps": None, "nfe": None, **row}
 
 
 def stamp(
-    evaluators: list[Evaluator], reference: dict[str, Any], seed: int | list[int], noise: Sequence[str] = ()
+    evaluators: list[Evaluator],
+    reference: dict[str, Any],
+    seed: int | list[int],
+    samples: int,
+    noise: Sequence[str] = (),
+    prompts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the numbers were made with and measured against, and where the noise of each draw came from."""
+    """What the numbers were made with and measured against.
+
+    samples: how many of the first row; noise: where that of each draw came from; prompts: what was drawn at.
+    """
     return {
         "dxmi": version("dxmi"),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "evaluators": [evaluator.stamp() for evaluator in evaluators],
         "reference": reference,
+        "samples": samples,
         "seed": seed,
         "noise": sorted(set(noise)),
+        "prompts": list(prompts),
     }

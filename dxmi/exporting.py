@@ -14,7 +14,6 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from dxmi.api import ConfigError, Sampler
-from dxmi.artefacts import table
 from dxmi.card import model_card
 from dxmi.config import Checked, Run
 from dxmi.data import load_data
@@ -23,6 +22,7 @@ from dxmi.drawing import Student, noise_rule
 from dxmi.errors import first_line, require
 from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
+from dxmi.report import table
 from dxmi.streams import Stream
 
 
@@ -86,7 +86,6 @@ def compare(run: Run, samplers: dict[str, Sampler]) -> dict[str, Any] | None:
     reference = data.reference()
     tell = partial(Console(stderr=True).print, style="dim", highlight=False)
     rows = evaluate(contenders, run.evaluators, reference, run.seed, accelerator, tell, run.draw_batch)
-    return {
-        "rows": rows,
-        "stamp": stamp(run.evaluators, reference.stamp(), run.seed, [noise_rule(found.draw) for found in contenders]),
-    }
+    noise, prompts = [noise_rule(found.draw) for found in contenders], getattr(run.sampler, "prompts", None) or ()
+    made = stamp(run.evaluators, reference.stamp(), run.seed, rows[0]["samples"], noise, prompts)
+    return {"rows": rows, "stamp": made}

@@ -20,6 +20,7 @@ from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import can_be_drawn, runs_on_end
 from dxmi.pictures import save_learned
+from dxmi.report import table
 from dxmi.streams import Stream
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
     rivalry = contenders(session, rivals)
     rows = evaluate(rivalry, run.evaluators, reference, run.seed, session.accelerator, session.note, run.draw_batch)
     told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
-    return {
-        "rows": [*rows, floor],
-        "stamp": stamp(run.evaluators, told, run.seed, [noise_rule(found.draw) for found in rivalry]),
-    }
+    noise, prompts = [noise_rule(found.draw) for found in rivalry], getattr(run.sampler, "prompts", None) or ()
+    made = stamp(run.evaluators, told, run.seed, rows[0]["samples"], noise, prompts)
+    return {"rows": [*rows, floor], "stamp": made}
 
 
 def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:
@@ -101,7 +101,7 @@ def report(session: Session, evaluation: dict[str, Any] | None) -> None:
         model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
     if evaluation is not None:
         (session.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-        Console().print(artefacts.table(evaluation["rows"]))
+        Console().print(table(evaluation["rows"]))
 
 
 def save_before_after(session: Session, rivals: dict[str, Draw]) -> None:

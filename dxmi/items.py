@@ -27,13 +27,15 @@ class Batch(NamedTuple):
 class Items(Dataset[Tensor]):
     """All items of a dataset in one tensor ``stored`` (N,*S), so that a batch costs an index.
 
-    Items are float (*S). ``name`` and ``fingerprint`` (SHA-256 of what is stored) say what they are, ``about`` what is
-    known of each: labels (N,) long or N captions.
+    Items are float (*S). ``name`` and ``fingerprint`` (SHA-256 of what is stored, its type and shape) say what they
+    are, ``about`` what is known of each: labels (N,) long or N captions.
     """
 
     def __init__(self, stored: Tensor, name: str, about: About = None):
         self.stored, self.name, self.about = stored, name, about
-        self.fingerprint = hashlib.sha256(stored.contiguous().view(torch.uint8).numpy().data).hexdigest()
+        found = hashlib.sha256(f"{stored.dtype} {tuple(stored.shape)} ".encode())
+        found.update(stored.contiguous().view(torch.uint8).numpy().data)
+        self.fingerprint = found.hexdigest()
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -46,9 +48,13 @@ class Items(Dataset[Tensor]):
         """S"""
         return tuple(self.stored.shape[1:])
 
-    def every_other(self, first: int) -> Items:
-        """Rows ``first``, ``first + 2``, … alone."""
-        return type(self)(self.stored[first::2], self.name, None if self.about is None else self.about[first::2])
+    def half(self, k: int, seed: int) -> Items:
+        """Half 0 or 1 of them, split at random: neighbours in a file may be alike, so that every other row is no draw.
+
+        Of an odd number the first half has one more.
+        """
+        rows = permutation(len(self), seed).tensor_split(2)[k]
+        return type(self)(self.stored[rows], self.name, self.known(rows))
 
     def reference(self) -> Items:
         """What evaluators compare samples with: all of them."""
@@ -123,9 +129,9 @@ class Crops(Images):
         super().__init__(torch.stack([centre(image, size) for image in whole]), name, about)
         self.whole, self.size = whole, size
 
-    def every_other(self, first: int) -> Items:
-        """The centres of every other image."""
-        return Images(self.stored, self.name, self.about).every_other(first)
+    def half(self, k: int, seed: int) -> Items:
+        """The centres of half the images."""
+        return Images(self.stored, self.name, self.about).half(k, seed)
 
     def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
         """As of all items; the squares too are a function of the arguments alone."""

@@ -167,7 +167,8 @@ class Learning:
 class Proxy:
     """A cheap figure while a run learns: the first metric of the first evaluator, over fewer samples, on the average.
 
-    It is no figure to report: ``best/`` was chosen by it.
+    It is no figure to report: ``best/`` was chosen by it. ``proxy`` of metrics.jsonl is better when lower: of a metric
+    that the evaluator names in ``HIGHER`` it is the negative.
 
     Args:
         every: rounds between two of them

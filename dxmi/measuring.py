@@ -2,87 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
-from torch.utils.data import Dataset
 
-from dxmi.api import ConfigError, Evaluator
-from dxmi.artefacts import metric_label
+from dxmi.api import Evaluator
 from dxmi.config import build_plugin
-from dxmi.errors import require
+from dxmi.errors import ConfigError, require
 from dxmi.evaluation import data_floor, measure, noted, stamp
 from dxmi.fitting import check_processes
-from dxmi.report import Report, over_seeds
-from dxmi.subjects import Asked, Subject, images, subjects
+from dxmi.items import Images
+from dxmi.report import FLOOR, Report, metric_label, over_seeds, refuse_other
+from dxmi.stored import Given, images, path_of
+from dxmi.subjects import Asked, Subject, stored, subjects
 
 SEEDS = (0, 1, 2)
+Row = dict[str, Any]
+Tell = Callable[[str], None]
 
 
 def evaluate(
     pipeline: Any,
-    reference: str | Path,
+    reference: Given,
     metrics: Sequence[str] | None = None,
     *,
     evaluator: str | dict[str, Any] = "fidelity",
     extractor: str | None = None,
     n: int | None = None,
-    seeds: Sequence[int] = SEEDS,
-    batch_size: int = 64,
+    seeds: Sequence[int] = (),
+    batch_size: int | None = None,
     schedulers: Sequence[str] = (),
     steps: Sequence[int] = (),
     prompts: Sequence[str] = (),
     column: str = "image",
     label: str | None = None,
+    floor: Given | None = "halves",
     out: str | Path | None = None,
 ) -> Report:
-    """Measure samples against reference images; see ``dxmi.evaluate``."""
+    """Measure samples of a pipeline, or stored images, against reference images: ``dxmi evaluate`` in Python.
+
+    Args:
+        pipeline: a loaded pipeline, its folder or hub id, a run, or stored images: a dataset or folder of images, such
+            as {path: ..., split: test}, or uint8 (N,C,H,W). A loaded one is moved to the GPU if there is one
+        reference: such stored images, or published statistics (.npz)
+        metrics: of the evaluator, as fid, kid, isc, prc, accuracy; None takes all that can be had
+        evaluator: a plugin's name, or {name: ..., and its options}
+        extractor: of the evaluator, what makes features of images
+        n: number of samples, at least 2; None takes as many as the reference has
+        seeds: each is a measurement, 0 <= seed < 2^32; empty takes 0, 1 and 2
+        batch_size: images drawn at once, 64 if None; what they are does not depend on it
+        schedulers: names of diffusers' classes in place of the pipeline's own: a row for each
+        steps: numbers of steps, a row for each; empty takes the pipeline's usual one
+        prompts: of pipelines that draw from text, taken in turn
+        column: of the images, in datasets
+        label: column of labels, where there is one, for the accuracy of stored images
+        floor: other images of the same kind as the reference, such as a test set, for the row ``data-floor``; halves
+            measures random halves of the reference against each other, None leaves the row out
+        out: folder for table.md, report.json, picture.png and the images, which the same call again takes up
+
+    Raises:
+        ConfigError: what is given is wrong; the message says what, by the command's names of options
+        FloatingPointError: a sample is not finite
+    """
     accelerator, folder = Accelerator(), None if out is None else Path(out)
     check_processes(accelerator)
     check(n, seeds, batch_size, steps, folder)
-    published = str(reference).endswith(".npz")
-    require(not published or n is not None, f"-n: {reference} does not say how many samples to draw; give 50000")
-    options = {
-        "metrics": None if metrics is None else list(metrics),
-        "extractor": extractor,
-        "samples": n,
-        "reference_statistics": str(reference) if published else None,
-    }
+    published = str(path_of(reference)).endswith(".npz")
+    require(not published or n is not None, "-n: published statistics do not say how many samples to draw; give 50000")
+    options = {"metrics": None if metrics is None else list(metrics), "extractor": extractor, "samples": n}
+    options["reference_statistics"] = str(path_of(reference)) if published else None
     judge = built(evaluator, {key: value for key, value in options.items() if value is not None})
-    real = None if published else images(str(reference), column, label)
-    asked = Asked(schedulers, steps, prompts, batch_size, folder)
-    found = subjects(pipeline, column, label, asked, accelerator)
+    real = None if published else images(reference, "reference", column, label)
+    asked = Asked(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
+    found = subjects(pipeline, asked, accelerator)
+    halves = isinstance(floor, str) and floor == "halves"
+    other = None
+    if floor is not None and not halves:
+        other = stored(floor, Asked(column=column, label=label), accelerator, "floor")._replace(name=FLOOR)
+    check_alike(found if other is None else [*found, other], real)
+    if folder is not None:
+        refuse_other(folder, [{"name": s.name, "steps": s.steps, "subject": s.made} for s in found])
     console = Console(stderr=True, quiet=not accelerator.is_main_process)
-    rows = [measured(subject, judge, real, seeds, console) for subject in found]
-    if real is not None:
-        try:
-            with noted(None):
-                floor = data_floor([judge], real, accelerator)
-        except ConfigError as error:
-            console.print(f"no floor: {error}", style="dim")
-        else:
-            rows.append(over_seeds("data-floor", None, None, {None: floor}))
-    told = {"name": Path(reference).name} if real is None else real.stamp()
+    tell = partial(console.print, style="dim", highlight=False)
+    seeds = seeds or SEEDS
+    rows = [measured(subject, judge, real, seeds, tell) for subject in found]
+    if other is not None:
+        rows.append(measured(other, judge, real, seeds, tell))
+    elif halves and real is not None:
+        rows += halved(judge, real, seeds, accelerator, tell)
+    told = {"name": Path(str(path_of(reference))).name} if real is None else real.stamp()
     drawn = [subject.noise for subject in found if subject.noise is not None]
-    made = stamp([judge], told, list(seeds) if drawn else [], drawn)
-    report = Report(rows, made | {"samples": rows[0]["samples"]})
+    report = Report(rows, stamp([judge], told, list(seeds) if drawn else [], rows[0]["samples"], drawn, prompts))
     if folder is not None and accelerator.is_main_process:
         report.save(folder)
     return report
 
 
-def check(n: int | None, seeds: Sequence[int], batch_size: int, steps: Sequence[int], out: Path | None) -> None:
+def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Sequence[int], out: Path | None) -> None:
     """Raise ConfigError for numbers that mean nothing."""
     require(n is None or n >= 2, "-n: give at least 2")
-    require(len(set(seeds)) == len(seeds) > 0, f"--seeds: {list(seeds)} are not different ones; give some, as 0,1,2")
     require(all(0 <= seed < 2**32 for seed in seeds), f"--seeds: {list(seeds)} are not all between 0 and 2^32 - 1")
-    require(batch_size >= 1, f"--batch-size: {batch_size} is not positive")
+    require(batch_size is None or batch_size >= 1, f"--batch-size: {batch_size} is not positive")
     require(all(k >= 1 for k in steps), f"--steps: {list(steps)} are not all positive")
+    for flag, numbers in (("--seeds", seeds), ("--steps", steps)):
+        require(len(set(numbers)) == len(numbers), f"{flag}: {list(numbers)} are not different ones")
     require(out is None or not out.is_file(), f"--out: {out} is a file; give a folder")
+
+
+def check_alike(found: Sequence[Subject], real: Images | None) -> None:
+    """Raise ConfigError if images differ in size from the reference's."""
+    for subject in found if real is not None else ():
+        assert real is not None
+        sides, own = real.event_shape[1:], subject.shape[1:]
+        fix = f"give --reference.size {own[-1]}" if own[0] == own[-1] else "give images of one size"
+        require(sides == own, f"reference: its images are {sides}, those of {subject.name} {own} (H,W); {fix}")
 
 
 def built(evaluator: str | dict[str, Any], options: dict[str, Any]) -> Evaluator:
@@ -95,12 +132,9 @@ def built(evaluator: str | dict[str, Any], options: dict[str, Any]) -> Evaluator
     return build_plugin(Evaluator, {**plugin, **options})  # type: ignore[type-abstract]
 
 
-def measured(
-    subject: Subject, judge: Evaluator, real: Dataset[Any] | None, seeds: Sequence[int], console: Console
-) -> dict[str, Any]:
+def measured(subject: Subject, judge: Evaluator, real: Images | None, seeds: Sequence[int], tell: Tell) -> Row:
     """A row: one measurement for each seed, or a single one of what is stored."""
     found: dict[int | None, dict[str, Any]] = {}
-    tell = partial(console.print, style="dim", highlight=False)
     for seed in seeds if subject.noise is not None else (None,):
         with noted(None if found else tell):  # every seed has the same to say
             found[seed] = measure([judge], real, subject.samples(seed))  # type: ignore[arg-type]
@@ -108,4 +142,15 @@ def measured(
         at = "" if subject.steps is None else f", {subject.steps} steps, seed {seed}"
         label = metric_label(first, found[seed]["samples"])
         tell(f"{subject.name}{at}: {label} {value:.4g}")
-    return over_seeds(subject.name, subject.steps, subject.nfe, found)
+    return over_seeds(subject.name, subject.steps, subject.nfe, found) | {"subject": subject.made}
+
+
+def halved(judge: Evaluator, real: Images, seeds: Sequence[int], accelerator: Accelerator, tell: Tell) -> list[Row]:
+    """The data's own row: random halves against each other, others with each seed; none if they are too few."""
+    try:
+        with noted(lambda line: tell(f"{FLOOR}: {line}")):
+            found: dict[int | None, Row] = {s: data_floor([judge], real, accelerator, s) for s in seeds}
+    except ConfigError as error:
+        tell(f"no {FLOOR}: {error}")
+        return []
+    return [over_seeds(FLOOR, None, None, found)]

@@ -86,7 +86,13 @@ def add_evaluate(commands: Any) -> None:
     evaluate = command(commands, "evaluate", about)
     evaluate.set_defaults(takes_overrides=True)
     evaluate.add_argument("source", nargs="?", help="pipeline folder or hub id, run, folder of images or dataset")
-    evaluate.add_argument("--reference", help="dataset, folder of images or published statistics (.npz)")
+    reference = (
+        "dataset or folder of images, all of which are read into memory, or published statistics (.npz); its options, "
+        "and those of a stored source, follow as --reference.split test: split, subset, column, label, size"
+    )
+    evaluate.add_argument("--reference", help=reference)
+    floor = "row of the data's own: other images, as a test set, against the reference; none leaves it out (default: "
+    evaluate.add_argument("--floor", help=floor + "halves, random halves of the reference against each other)")
     evaluate.add_argument(
         "--metrics",
         help="which, as in fid,kid,isc,prc,accuracy; of a run on a known density ess,w2 and so on: elbo, eubo, log_z, "
@@ -108,7 +114,7 @@ def add_evaluate(commands: Any) -> None:
         "--prompt", action="append", help="caption for pipelines that draw from text; may be repeated"
     )
     evaluate.add_argument("--column", help="column of images (default: image)")
-    evaluate.add_argument("--label", help="column of labels, for the accuracy of stored images")
+    evaluate.add_argument("--label", help="column of labels, where there is one, for the accuracy of stored images")
     evaluate.add_argument(
         "--compare", nargs=2, type=Path, metavar="JSON", help="two reports in one table, if made alike"
     )

@@ -5,76 +5,98 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
-from dxmi.errors import first_line, require
+from dxmi.errors import ConfigError, first_line, require
 from dxmi.samples import turns
-from dxmi.usage import usage_of_pipeline
+from dxmi.solvers import fresh, hand, is_from, other_scheduler, takes_generator
+from dxmi.usage import network_of, usage_of_pipeline
 
 LEARNED = ("learned", "learned_range")
 
 
+class Trial(NamedTuple):
+    """What one image tells."""
+
+    nfe: float
+    """how often the network sees it, alone or beside a guided copy"""
+    shape: tuple[int, ...]
+    """(C,H,W)"""
+
+
 class PipelineDraw:
     """A pipeline as a ``Draw`` of images (n,C,H,W) in [-1, 1], at labels at random or prompts in turn.
+
+    A call leaves the pipeline on ``device``, and otherwise as it was.
 
     Args:
         pipeline: any of diffusers'
         device: where it runs
         prompts: what a pipeline that draws from text is given
         scheduler: the name of another scheduler of diffusers, made from the config of the pipeline's; null keeps that
+        name: what messages about prompts call the pipeline; null is the name of its class
 
     Raises:
-        ConfigError: prompts are missing or useless, or the scheduler is not known or not for these noise levels
+        ConfigError: it draws no images, prompts are missing or useless, or the scheduler is not known, not installed
+            or not for these noise levels
     """
 
-    def __init__(self, pipeline: Any, device: torch.device, prompts: Sequence[str] = (), scheduler: str | None = None):
+    def __init__(
+        self,
+        pipeline: Any,
+        device: torch.device,
+        prompts: Sequence[str] = (),
+        scheduler: str | None = None,
+        name: str | None = None,
+    ):
         self.pipeline, self.prompts, self.device = pipeline, list(prompts), device
-        self.usage = usage_of_pipeline(pipeline)
-        kind = type(pipeline).__name__
-        require(bool(prompts) or not self.usage.captions, f"--prompt: {kind} draws from text; give one")
-        require(not prompts or self.usage.captions, f"--prompt: {kind} does not draw from text; leave it out")
-        self.network = getattr(pipeline, "transformer", None) or pipeline.unet
+        self.kind, self.network = type(pipeline).__name__, network_of(pipeline)
+        takes = inspect.signature(pipeline.__call__).parameters.keys()
+        self.expect(takes >= {"num_inference_steps", "output_type"} and hasattr(pipeline, "scheduler"))
+        self.usage, told = usage_of_pipeline(pipeline), name or self.kind
+        require(bool(prompts) or not self.usage.captions, f"--prompt: {told} draws from text; give one")
+        require(not prompts or self.usage.captions, f"--prompt: {told} does not draw from text; leave it out")
         self.student = pipeline.scheduler.config.get("table")
         self.scheduler = pipeline.scheduler if scheduler is None else other_scheduler(pipeline.scheduler, scheduler)
         # DDPMPipeline and its like scale no input and hand every scheduler a generator: they run their own ones alone
         self.alone = scheduler is not None and self.usage.batches and not hasattr(pipeline, "vqvae")
-        if scheduler is not None and kind == "DiTPipeline":
-            refused = f"--scheduler: {kind} scales no start, and {scheduler} needs one of std {{:.3g}}; take another"
+        if scheduler is not None and self.kind == "DiTPipeline":
             sigma = float(self.scheduler.init_noise_sigma)
-            require(sigma == 1, refused.format(sigma))
+            needs = f"{scheduler} needs one of std {sigma:.3g}; take another"
+            require(sigma == 1, f"--scheduler: {self.kind} scales no start, and {needs}")
         self.per_sample = not hasattr(self.scheduler, "noise_sampler")  # which takes torch's own noise
-        pipeline.set_progress_bar_config(disable=True)
 
     def __call__(self, n: int, steps: int, generator: Any) -> Tensor:
         """N images from ``steps`` steps; a list of generators has one for each.
 
         Raises:
-            ConfigError: the scheduler cannot make that many steps
+            ConfigError: the scheduler cannot make that many steps, or no images come
+            RuntimeError: the pipeline itself fails
         """
+        require(steps >= 1, f"--steps: {steps} is not positive")  # some schedulers take 0 and leave the noise as it is
         self.pipeline.to(self.device)
-        self.pipeline.scheduler = self.scheduler = fresh(self.scheduler)
-        if hasattr(self.pipeline, "vqvae"):  # LDMPipeline scales its start before it sets the steps
-            self.scheduler.set_timesteps(steps)
+        scheduler = fresh(self.scheduler)
         if isinstance(generator, Generator) and not self.per_sample:
             torch.manual_seed(generator.initial_seed())
-        labels, prompts = self.labels(n, generator), self.texts(n, generator)
+        labels = self.labels(n, generator)
         try:
-            if self.alone:
-                return self.solve(n, steps, generator, labels)
-            options = self.usage.options(n, [] if labels is None else labels.tolist(), prompts)
-            options |= self.usage.once if self.student else {}
-            with noise_from(self.scheduler, generator):
-                images = self.pipeline(
-                    generator=generator, num_inference_steps=steps, output_type="np", **options
-                ).images
-        except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-            require(False, f"--steps: {steps} with {type(self.scheduler).__name__}: {first_line(error)}")
-        return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+            with at_work(self.pipeline, scheduler):
+                draw = self.solve if self.alone else self.call
+                return draw(scheduler, n, steps, generator, labels)
+        except ConfigError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError) as error:
+            if is_from(scheduler, error):
+                raise ConfigError(f"--steps: {steps} with {type(scheduler).__name__}: {first_line(error)}") from error
+            raise RuntimeError(f"{self.kind}: {first_line(error)}") from error
+
+    def expect(self, images: bool) -> None:
+        """Raise ConfigError unless there are images."""
+        require(images, f"{self.kind}: draws no images in steps; take a pipeline that does")
 
     def labels(self, n: int, generator: Any) -> Tensor | None:
         """The labels (n,) that it draws at from this noise; None where it takes none."""
@@ -84,10 +106,21 @@ class PipelineDraw:
         """The prompts that these samples are drawn at, in turn, as a student's are; none without any."""
         return [self.prompts[i % len(self.prompts)] for i in turns(n, generator).tolist()] if self.prompts else []
 
+    def call(self, scheduler: Any, n: int, steps: int, generator: Any, labels: Tensor | None) -> Tensor:
+        """The images (n,C,H,W) of the pipeline's own loop."""
+        if hasattr(self.pipeline, "vqvae"):  # LDMPipeline scales its start before it sets the steps
+            scheduler.set_timesteps(steps)
+        options = self.usage.options(n, [] if labels is None else labels.tolist(), self.texts(n, generator))
+        options |= self.usage.once if self.student else {}
+        hand(scheduler, generator)
+        found = self.pipeline(generator=generator, num_inference_steps=steps, output_type="np", **options)
+        self.expect(hasattr(found, "images"))
+        return torch.from_numpy(found.images).permute(0, 3, 1, 2) * 2 - 1
+
     @torch.no_grad()
-    def solve(self, n: int, steps: int, generator: Any, labels: Tensor | None) -> Tensor:
+    def solve(self, scheduler: Any, n: int, steps: int, generator: Any, labels: Tensor | None) -> Tensor:
         """The steps of a network on pixels, with the scheduler's own scale of its input and of the start."""
-        network, scheduler = self.network, self.scheduler
+        network = self.network
         size = network.config.sample_size
         sides = (size, size) if isinstance(size, int) else tuple(size)
         scheduler.set_timesteps(steps, device=self.device)
@@ -102,8 +135,12 @@ class PipelineDraw:
             x = scheduler.step(output, t, x, **noisy).prev_sample
         return x.clamp(-1, 1).float()
 
-    def evaluations(self, steps: int) -> float:
-        """How often the network is called for one image, on this image alone or beside a guided copy; measured."""
+    def trial(self, steps: int) -> Trial:
+        """What one image at this many steps tells; measured.
+
+        Raises:
+            ConfigError: as a call does
+        """
         seen = []
 
         def count(module: Any, positional: Any, named: dict[str, Any]) -> None:
@@ -113,10 +150,23 @@ class PipelineDraw:
 
         handle = self.network.register_forward_pre_hook(count, with_kwargs=True)
         try:
-            self(1, steps, Generator().manual_seed(0))
+            image = self(1, steps, Generator().manual_seed(0))[0]
         finally:
             handle.remove()
-        return sum(seen)
+        return Trial(sum(seen), tuple(image.shape))
+
+
+@contextmanager
+def at_work(pipeline: Any, scheduler: Any) -> Iterator[None]:
+    """A pipeline under this scheduler and without its progress bar, for a while; afterwards it is as it was."""
+    own, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", {})
+    pipeline.scheduler = scheduler
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+        pipeline.set_progress_bar_config(**bar)
 
 
 def at_random(kinds: int, n: int, generator: Any) -> Tensor:
@@ -124,61 +174,3 @@ def at_random(kinds: int, n: int, generator: Any) -> Tensor:
     if isinstance(generator, Sequence):
         return torch.cat([at_random(kinds, 1, one) for one in generator])
     return torch.randint(kinds, (n,), generator=generator)
-
-
-def other_scheduler(own: Any, name: str) -> Any:
-    """A scheduler of diffusers by its class's name, for the noise levels of ``own``.
-
-    Raises:
-        ConfigError: there is none of this name, it is for other noise levels, or the steps of ``own`` were learned
-    """
-    import diffusers
-
-    require("table" not in own.config, "--scheduler: a student's steps were learned together; leave it out")
-    known = [found for found in dir(diffusers) if found.endswith("Scheduler") and not found.startswith("Flax")]
-    require(name in known, f"--scheduler: diffusers has no '{name}'; names are such as DPMSolverMultistepScheduler")
-    kind = getattr(diffusers, name)
-    related = type(own).__name__ in getattr(kind, "_compatibles", []) or name in getattr(own, "_compatibles", [])
-    levels = [
-        set(inspect.signature(found.__init__).parameters) & {"sigma_data"} for found in (type(own), kind)
-    ]  # EDM's
-    require(
-        (related or kind is type(own)) and levels[0] == levels[1],
-        f"--scheduler: {name} reads no noise levels of {type(own).__name__}; diffusers knows which do ('compatibles')",
-    )
-    config = dict(own.config)
-    if "variance_type" in config and name != "DDPMScheduler":
-        config.pop("variance_type")  # the variance is dropped before the scheduler would look for it
-    return kind.from_config(config)
-
-
-def fresh(scheduler: Any) -> Any:
-    """The same one, never used: some read what the last call has left."""
-    return type(scheduler).from_config(scheduler.config)
-
-
-def takes_generator(scheduler: Any) -> bool:
-    """Whether its steps draw their noise from a generator that they are given."""
-    return "generator" in inspect.signature(scheduler.step).parameters
-
-
-@contextmanager
-def noise_from(scheduler: Any, generator: Any) -> Iterator[None]:
-    """Hand the generators to the scheduler where its pipeline does not; a guided batch has a copy of each image."""
-    if not takes_generator(scheduler):
-        yield
-        return
-    step = scheduler.step
-
-    @wraps(step)  # pipelines look which options there are
-    def given(output: Tensor, timestep: Any, sample: Tensor, *more: Any, **options: Any) -> Any:
-        own = generator
-        if isinstance(generator, Sequence):
-            own = [*generator] * (len(sample) // len(generator))
-        return step(output, timestep, sample, *more, **{**options, "generator": own})
-
-    scheduler.step = given
-    try:
-        yield
-    finally:
-        del scheduler.step

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dxmi import plugins
+from dxmi.drawing import first_samples
 from dxmi.errors import ConfigError, first_line, require
-from dxmi.usage import usage_of_pipeline
+from dxmi.piped import PipelineDraw
 
 KINDS = {  # by a key of its config.json
     "plugin": "is an energy; rank data with 'dxmi score', or start 'dxmi train' from it with energy_weights",
@@ -22,33 +22,27 @@ KINDS = {  # by a key of its config.json
     "class": "is a sampler alone; give the folder of its run",
 }
 
+AT_ONCE = 64
+"""images in a batch"""
+
 CONVERT = "if you trust it, load it by diffusers with use_safetensors=False and save_pretrained"
 
 
 def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: Sequence[str] = ()) -> Tensor:
     """N images (n,C,H,W) in [-1, 1] from a run's pipeline, a pipeline folder or a hub id.
 
-    They are of the prompts in turn, or of classes at random, for pipelines that draw these.
+    They are of the prompts in turn, or of classes at random, for pipelines that draw these; and they are the first ones
+    that ``dxmi evaluate`` draws with this seed.
 
     Raises:
         ConfigError: there is no such pipeline, it cannot make that many steps, or it needs prompts or knows none
     """
+    require(0 <= seed < 2**32, f"--seed: {seed} is not between 0 and 2^32 - 1")
     pipeline = load_pipeline(source)
-    used, student = usage_of_pipeline(pipeline), pipeline.scheduler.config.get("table")
-    require(bool(prompts) or not used.captions, f"--prompt: {source} draws from text; give one")
-    require(not prompts or used.captions, f"--prompt: {source} does not draw from text; leave it out")
-    generator = Generator().manual_seed(seed)
-    labels = torch.randint(used.classes or 1, (n,), generator=generator).tolist()
-    options = used.options(n, labels, prompts) | ({} if student is None else used.once)
-    usual = (usual_steps(pipeline) if student is None else len(student)) if steps is None else steps
-    options["num_inference_steps"] = usual
-    torch.manual_seed(seed)  # some pipelines hand no generator to their scheduler
-    pipeline.to(Accelerator().device)
-    try:
-        images = pipeline(generator=generator, output_type="np", **options).images
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--steps: {error}") from error
-    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+    draw = PipelineDraw(pipeline, Accelerator().device, prompts, name=source)
+    if steps is None:
+        steps = usual_steps(pipeline) if draw.student is None else len(draw.student)
+    return first_samples([draw], n, steps, seed, AT_ONCE)[0]
 
 
 def load_pipeline(source: str) -> Any:
@@ -69,7 +63,7 @@ def load_pipeline(source: str) -> Any:
         place = str(folder) if folder.exists() else source
         own = is_own_code(folder)
         return DiffusionPipeline.from_pretrained(place, trust_remote_code=own, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         if "safetensors" in str(error):
             raise ConfigError(f"{source}: only safetensors are read, since pickles can run code; {CONVERT}") from error
         absent = "there is no such folder, and the hub has it not or is out of reach"
@@ -89,12 +83,13 @@ def usual_steps(pipeline: Any) -> int:
     """What a pipeline asks its scheduler for where nobody says, or all levels of a scheduler that has fewer.
 
     Raises:
-        ConfigError: it asks for a single step, as ``ConsistencyModelPipeline`` does whatever its network can
+        ConfigError: it asks for none, or for one, as ``ConsistencyModelPipeline`` does whatever its network can
     """
-    asked: int = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
-    require(asked > 1, f"--steps: {type(pipeline).__name__} has no usual number of them; give one, such as 50")
+    asked: Any = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
+    usual = isinstance(asked, int) and asked > 1
+    require(usual, f"--steps: {type(pipeline).__name__} has no usual number of them; give one, such as 50")
     levels = pipeline.scheduler.config.get("num_train_timesteps")
-    return asked if levels is None else min(asked, levels)
+    return int(asked if levels is None else min(asked, levels))
 
 
 def what_else(folder: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 
+from dxmi import plugins
 from dxmi.api import Evaluator
 from dxmi.config import build_plugin
 from dxmi.drawn import DrawnSamples
@@ -21,8 +22,6 @@ from dxmi.streams import Stream
 
 if TYPE_CHECKING:
     from dxmi.train import Session
-
-HIGHER = ("is", "precision", "recall", "f_score", "accuracy")
 
 
 class Watch:
@@ -40,10 +39,8 @@ class Watch:
         self.session, self.settings = session, settings
         require(bool(session.run.evaluators), "proxy: the run has no evaluators to take a metric of; list one")
         require(isinstance(session.data, Items | Stream), "proxy: it is for runs on stored data; leave it out")
-        first = session.config.resolved["evaluators"][0]
-        metric = (first.get("metrics") or [None])[0]
-        chosen = {} if metric is None else {"metrics": [metric]}
-        self.judge = build_plugin(Evaluator, {**first, **chosen, "samples": settings.samples})  # type: ignore[type-abstract]
+        judge = first_metric(session.config.resolved["evaluators"][0])
+        self.judge = build_plugin(Evaluator, {**judge, "samples": settings.samples})  # type: ignore[type-abstract]
         self.history: list[tuple[int, float]] = []
 
     def reopen(self) -> None:
@@ -53,7 +50,8 @@ class Watch:
         if self.session.main and file.exists():
             lines = file.read_text().splitlines()
         found = [row for row in map(json.loads, lines) if "proxy" in row]
-        shared = [[(row["step"], row["proxy"]) for row in found]]
+        # what is not finite was logged as null
+        shared = [[(row["step"], math.inf if row["proxy"] is None else row["proxy"]) for row in found]]
         if self.session.accelerator.num_processes > 1:
             broadcast_object_list(shared)
         self.history = shared[0]
@@ -67,8 +65,9 @@ class Watch:
         with noted(session.note):
             found = measure([self.judge], data.reference(), DrawnSamples(*given))
         name, value = next(iter(found["metrics"].items()))
-        score = -value if name.startswith(HIGHER) else value
-        better = score < min((old for _, old in self.history), default=float("inf"))
+        score = -value if name.startswith(tuple(getattr(self.judge, "HIGHER", ()))) else value
+        score = score if math.isfinite(score) else math.inf
+        better = score < min((old for _, old in self.history), default=math.inf)
         self.history.append((step, score))
         told = {"proxy": score, f"proxy_{name}_n{found['samples']}": value}
         write(session, step, told)
@@ -87,12 +86,21 @@ class Watch:
         return len(self.history) - 1 - best >= patience
 
 
+def first_metric(evaluator: dict[str, Any]) -> dict[str, Any]:
+    """The options of an evaluator for its first metric alone, where its class tells which ones there are."""
+    known = getattr(plugins.load("dxmi.evaluators", evaluator["name"]), "METRICS", None)
+    metrics = evaluator.get("metrics") or known
+    return {**evaluator, "metrics": [metrics[0]]} if metrics else evaluator
+
+
 def save_best(session: Session, told: dict[str, float]) -> None:
-    """The averaged sampler as a pipeline (or weights) in ``best/``, with what it scored."""
-    folder = session.out / "best"
-    partial = Path(f"{folder}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    session.average().save_pretrained(partial)
-    (partial / "proxy.json").write_text(json.dumps(told, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """The averaged sampler as a pipeline (or weights) in ``best/``, with what it scored; the one before goes after."""
+    best, new, old = (session.out / name for name in ("best", "best.partial", "best.old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    session.average().save_pretrained(new)
+    (new / "proxy.json").write_text(json.dumps(told, indent=2) + "\n")
+    if best.exists():
+        best.rename(old)
+    new.rename(best)
+    shutil.rmtree(old, ignore_errors=True)

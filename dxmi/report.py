@@ -1,15 +1,15 @@
-"""What an evaluation found: rows of figures over seeds, and the stamp of what made them."""
+"""What an evaluation found: rows of figures, as tables and a picture, and the stamp of what made them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from dxmi.artefacts import metric_label
 from dxmi.dialect import differences
 from dxmi.errors import ConfigError, require
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FLOOR = "data-floor"
-HIDDEN = ("f_score", "accuracy/")  # of the table; the JSON has them
+HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
 
 
 @dataclass
 class Report:
-    """Rows ``{name, steps, nfe, samples, metrics, spread, minimum, seeds}`` and the stamp, as ``report.json`` has them.
+    """Rows ``{name, steps, nfe, samples, metrics, spread, minimum, seeds, subject}`` and the stamp, as in report.json.
 
     ``metrics`` are means over seeds, ``spread`` standard deviations (n - 1) and ``minimum`` the smallest; ``seeds``
-    holds each seed's own figures. ``nfe`` counts calls of the network for one sample.
+    holds each seed's own figures. ``nfe`` counts calls of the network for one sample, ``subject`` says what was
+    measured. The rows of a run's ``evaluation.json`` have neither seeds nor a subject.
     """
 
     rows: list[dict[str, Any]]
@@ -34,8 +35,11 @@ class Report:
 
     def table(self) -> str:
         """Markdown: a row for each that was measured, mean +- spread over seeds and the minimum in brackets."""
-        heading, *body = (f"| {' | '.join(row)} |" for row in cells(self.rows))
-        return "\n".join([heading, "|" + "---|" * len(cells(self.rows)[0]), *body])
+        return markdown(self.rows)
+
+    def show(self) -> Table:
+        """The same for the screen."""
+        return table(self.rows)
 
     def to_json(self) -> str:
         """The rows and the stamp."""
@@ -50,7 +54,8 @@ class Report:
         from matplotlib.figure import Figure
 
         name = next(iter(self.rows[0]["metrics"]))
-        drawn = [row for row in self.rows if row["nfe"] and row["metrics"].get(name, 0) > 0]
+        shown = [row for row in self.rows if row["metrics"].get(name, 0) > 0]  # on log axes
+        drawn = [row for row in shown if row["nfe"]]
         require(bool(drawn), f"picture: no row has a positive {name} and network evaluations to draw it against")
         figure = Figure(figsize=(6, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -58,45 +63,47 @@ class Report:
             points = sorted((row["nfe"], row["metrics"][name], row["spread"].get(name, 0)) for row in group)
             nfe, mean, spread = zip(*points, strict=True)
             axes.errorbar(nfe, mean, spread, marker="o", markersize=3, linewidth=1, capsize=2, label=label)
-        for floor in (row["metrics"].get(name, 0) for row in self.rows if row["name"] == FLOOR):
-            axes.axhline(floor, color="grey", linestyle="--", linewidth=1, label=FLOOR)
+        for floor in (row for row in shown if row["name"] == FLOOR):
+            label = f"{FLOOR}, n={floor['samples']}"
+            axes.axhline(floor["metrics"][name], color="grey", linestyle="--", linewidth=1, label=label)
+        n = self.rows[0]["samples"]
         axes.set(xscale="log", yscale="log", xlabel="network evaluations a sample")
-        axes.set_ylabel(metric_label(name, self.rows[0]["samples"]))
+        axes.set_ylabel(f"{metric_label(name, n)}, n={n}")
         axes.legend(fontsize=8)
         return figure
 
-    def show(self) -> Table:
-        """The table for the screen."""
-        from rich import box
-        from rich.table import Table
-
-        heading, *body = cells(self.rows)
-        out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-        for column in heading:
-            out.add_column(column, justify="right" if column else "left")
-        for row in body:
-            out.add_row(*row)
-        if any("spread" in row and row["spread"] for row in self.rows):
-            out.caption = "mean ±standard deviation over seeds (minimum)"
-        return out
-
     def save(self, folder: Path) -> list[Path]:
-        """report.json, table.md with the stamp, and picture.png where there are network evaluations to draw."""
+        """report.json, table.md with the stamp, and picture.png where there are network evaluations to draw.
+
+        Each is written whole or not at all; a picture of before goes where there is none to draw.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / "report.json", folder / "table.md"]
-        written[0].write_text(self.to_json() + "\n")
+        data, text, picture = (folder / name for name in ("report.json", "table.md", "picture.png"))
         stamp = json.dumps(self.stamp, indent=2)
-        written[1].write_text(f"{self.table()}\n\nWhat the figures were made with:\n\n```json\n{stamp}\n```\n")
+        told = f"{self.table()}\n\nWhat the figures were made with:\n\n```json\n{stamp}\n```\n"
+        replace(data, lambda path: path.write_text(self.to_json() + "\n"))
+        replace(text, lambda path: path.write_text(told))
         try:
             figure = self.plot()
         except ConfigError:
-            return written
-        figure.savefig(folder / "picture.png", dpi=120)
-        return [*written, folder / "picture.png"]
+            picture.unlink(missing_ok=True)
+            return [data, text]
+        replace(picture, lambda path: figure.savefig(path, dpi=120))
+        return [data, text, picture]
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """A file that is there whole or not at all: ``write`` makes it beside, under a name of the same ending."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def over_seeds(
-    name: str, steps: int | None, nfe: float | None, found: dict[int | None, dict[str, Any]]
+    name: str, steps: int | None, nfe: float | None, found: Mapping[int | None, dict[str, Any]]
 ) -> dict[str, Any]:
     """One row from what ``measure`` found with each seed."""
     runs = [row["metrics"] for row in found.values()]
@@ -114,28 +121,68 @@ def over_seeds(
     }
 
 
-def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows as text, the heading first; of each seed's own spreads and of single classes the JSON alone tells."""
+def metric_label(name: str, samples: int) -> str:
+    """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
+    name = name.removesuffix("_mean")
+    if samples >= 50_000 or not name.startswith(("fid", "fd_")):
+        return name
+    return f"{name}_{samples / 1000:.3g}k"
+
+
+def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows as text, the heading first; of each seed's own spreads and of single classes the JSON alone tells.
+
+    ``n`` is the number of samples of each row, which the heading of Fréchet distances has of the first; calls of the
+    network are told where a row knows them.
+    """
     metrics = dict.fromkeys(m for row in rows for m in row["metrics"])
     shown = [m for m in metrics if not m.endswith("_std") and not m.startswith(HIDDEN)]
-    out = [["", "steps", "nfe", *(metric_label(m, rows[0]["samples"]) for m in shown)]]
+    counted = any(row["nfe"] is not None for row in rows)
+    heading = ["", "steps", *["nfe"] * counted, "n", *(metric_label(m, rows[0]["samples"]) for m in shown)]
+    out = [heading]
     for row in rows:
-        name = row["name"] if row["samples"] == rows[0]["samples"] else f"{row['name']} (n={row['samples']})"
         nfe = "" if row["nfe"] is None else f"{row['nfe']:g}"
-        out.append([name, str(row["steps"] or ""), nfe, *(figure(row, m) for m in shown)])
+        told = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
+        out.append([*told, *(figure(row, m) for m in shown)])
     return out
 
 
 def figure(row: dict[str, Any], metric: str) -> str:
-    """Mean, spread and minimum as text."""
+    """A single figure to three digits; over seeds mean, spread and minimum."""
     if metric not in row["metrics"]:
         return ""
-    mean, spread = f"{row['metrics'][metric]:.4g}", row.get("spread", {}).get(metric)
-    return mean if spread is None else f"{mean} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
+    mean, spread = row["metrics"][metric], row.get("spread", {}).get(metric)
+    return f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
 
 
-def load_report(path: Path) -> Report:
-    """What ``report.json`` or a run's ``evaluation.json`` holds.
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of the rows."""
+    heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
+    return "\n".join([heading, "|" + "---|" * len(cells(rows)[0]), *body])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows for the screen; what is too wide for it is folded, so that no figure is cut."""
+    from rich import box
+    from rich.table import Table
+
+    heading, *body = cells(rows)
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    for name in heading:
+        out.add_column(name, justify="right" if name else "left", overflow="fold")
+    for row in body:
+        out.add_row(*row)
+    lines = []
+    if any(row.get("spread") for row in rows):
+        lines.append("mean ±standard deviation over seeds (minimum)")
+    if any(name.startswith(("fd_", "fid")) for name in heading):
+        lines.append("fd, fid, kd, kid: lower is better; is, precision, recall: higher")
+    out.caption = "\n".join(lines) or None
+    return out
+
+
+def load_report(path: Path, option: str = "--compare") -> Report:
+    """What ``report.json`` or a run's ``evaluation.json`` holds; ``option`` is what named the file.
 
     Raises:
         ConfigError: it holds none
@@ -146,7 +193,21 @@ def load_report(path: Path) -> Report:
         require(all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows) and bool(rows), "no rows")
         return Report(rows, dict(found["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"--compare: {path} holds no report of 'dxmi evaluate'") from error
+        raise ConfigError(f"{option}: {path} holds no report of 'dxmi evaluate'; give another") from error
+
+
+def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError if the folder's report has a row, but the floor, that is none of ``{name, steps, subject}``."""
+    if not (folder / "report.json").exists():
+        return
+    keys = ("name", "steps", "subject")
+    wanted = json.loads(json.dumps([[row[key] for key in keys] for row in rows]))  # as a file has it
+    for row in load_report(folder / "report.json", "--out").rows:
+        if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted:
+            at = "" if row["steps"] is None else f", {row['steps']} steps"
+            raise ConfigError(
+                f"--out: {folder} holds a report of something else ({row['name']}{at}); give another folder"
+            )
 
 
 def compared(first: Path, second: Path) -> Report:

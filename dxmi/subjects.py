@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import Accelerator
+from torch import Tensor
 
-from dxmi.api import ConfigError, Draw, Samples
-from dxmi.data import Data, load_data
+from dxmi.api import Draw, Samples
 from dxmi.dialect import read
 from dxmi.drawing import noise_rule
 from dxmi.drawn import DrawnSamples
 from dxmi.errors import require
-from dxmi.items import Images
+from dxmi.fingerprints import fingerprint
 from dxmi.learned import learned_draw
 from dxmi.parts import StoredSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline, usual_steps
+from dxmi.stored import images, path_of
 
 
 class Subject(NamedTuple):
@@ -31,6 +29,10 @@ class Subject(NamedTuple):
     steps: int | None
     nfe: float | None
     """calls of the network for one sample"""
+    shape: tuple[int, ...]
+    """(C,H,W)"""
+    made: dict[str, Any]
+    """what its images depend on, beside seeds: JSON types"""
     samples: Callable[[int | None], Samples]
     """by seed"""
     noise: str | None = None
@@ -38,35 +40,34 @@ class Subject(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """How samples are to be made."""
+    """How samples are to be made, or stored ones read; empty where nothing was said."""
 
     schedulers: Sequence[str] = ()
     steps: Sequence[int] = ()
     prompts: Sequence[str] = ()
-    batch_size: int = 64
+    seeds: Sequence[int] = ()
+    batch_size: int | None = None
+    column: str = "image"
+    label: str | None = None
     out: Path | None = None
 
-
-def images(path: str, column: str, label: str | None = None) -> Images:
-    """A dataset or a folder of images, in memory in eight bits.
-
-    Raises:
-        ConfigError: it cannot be read, holds no images, or they differ in size
-    """
-    found = load_data(Data(path=path, column=column, label=label))
-    if not isinstance(found, Images):
-        raise ConfigError(f"{path}: column '{column}' holds no images; name one that does with --column")
-    return found
+    def refuse(self, why: str, *keys: str) -> None:
+        """Raise ConfigError if one of these was given."""
+        for key in keys:
+            flag = {"schedulers": "scheduler", "prompts": "prompt"}.get(key, key).replace("_", "-")
+            require(not getattr(self, key), f"--{flag}: {why}; leave it out")
 
 
-def subjects(source: Any, column: str, label: str | None, asked: Asked, accelerator: Accelerator) -> list[Subject]:
+def subjects(source: Any, asked: Asked, accelerator: Accelerator) -> list[Subject]:
     """What ``source`` is, as rows: a pipeline (loaded, or its folder or hub id), a run, or stored images.
 
     Raises:
         ConfigError: it is none of these, or was asked for what it cannot do
     """
-    if not isinstance(source, str | Path):
+    if hasattr(source, "components"):
         return solved(source, type(source).__name__, asked, accelerator)
+    if isinstance(source, Tensor | Mapping):
+        return [stored(source, asked, accelerator)]
     path = Path(source).expanduser()
     if (path / "run.yaml").exists() and not (path / "pipeline").exists():
         return [learned(path, asked, accelerator)]
@@ -74,66 +75,59 @@ def subjects(source: Any, column: str, label: str | None, asked: Asked, accelera
         return solved(load_pipeline(str(source)), path.name, asked, accelerator)
     if (path / "config.json").exists():
         load_pipeline(str(source))  # which says what else it is
-    refuse(asked, f"{source} holds images, which nobody draws")
-    stored = images(str(source), column, label)
-    return [Subject(path.name, None, None, lambda seed: StoredSamples(stored, accelerator))]
+    return [stored(source, asked, accelerator)]
 
 
-def refuse(asked: Asked, why: str) -> None:
-    """Raise ConfigError if anything is asked of a pipeline."""
-    for key, given in (("--steps", asked.steps), ("--scheduler", asked.schedulers), ("--prompt", asked.prompts)):
-        require(not given, f"{key}: {why}; leave it out")
+def stored(source: Any, asked: Asked, accelerator: Accelerator, key: str = "source") -> Subject:
+    """Images that are there already; ``key``: the option that they came by."""
+    why = "these images are stored, and nobody draws them"
+    asked.refuse(why, "schedulers", "steps", "prompts", "seeds", "batch_size")
+    found = images(source, key, asked.column, asked.label, strict=key == "source")
+    name = found.name if isinstance(source, Tensor) else Path(path_of(source)).name
+    shape, made = found.event_shape, {"images": found.fingerprint}
+    return Subject(name, None, None, shape, made, lambda seed: StoredSamples(found, accelerator))
 
 
 def learned(run: Path, asked: Asked, accelerator: Accelerator) -> Subject:
     """A run on images that left no pipeline: its learned sampler, or its chain on the learned energy."""
-    refuse(asked, f"{run} left no pipeline, and draws as it has learned")
+    asked.refuse(f"{run} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
     draw, networks = learned_draw(run)
     require(len(draw.shape) == 3, f"{run}: its samples are vectors; its evaluation.json has what 'dxmi train' measured")
     steps = draw.sampler.steps * draw.times
-    made = {"run": fingerprint(networks), "config": read(run / "run.yaml")["sampler"]}
-    return Subject(run.name, steps, steps, kept(draw, run.name, steps, made, asked, accelerator), noise_rule(draw))
+    made = {"run": fingerprint(networks), "sampler": read(run / "run.yaml")["sampler"]}
+    return drawn(draw, run.name, steps, steps, draw.shape, made, asked, accelerator)
 
 
 def solved(pipeline: Any, name: str, asked: Asked, accelerator: Accelerator) -> list[Subject]:
     """A pipeline under each scheduler at each number of steps."""
-    print_of = fingerprint(pipeline.components)
-    found = []
+    whole, found = fingerprint(pipeline.components, pipeline.config), []
     for scheduler in asked.schedulers or (None,):
         draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler)
         fixed = [len(draw.student)] if draw.student else [usual_steps(pipeline)] if not asked.steps else []
+        title = name if scheduler is None else scheduler.removesuffix("Scheduler")
+        made = {"pipeline": whole, "prompts": list(asked.prompts), "dtype": str(draw.network.dtype)}
+        made |= {"scheduler": type(draw.scheduler).__name__, "config": fingerprint({"scheduler": draw.scheduler})}
         for steps in asked.steps or fixed:
             require(not draw.student or steps == fixed[0], f"--steps: this student has {fixed} steps; leave it out")
-            nfe = draw.evaluations(steps)
-            made = {"pipeline": print_of, "scheduler": type(draw.scheduler).__name__, "prompts": list(asked.prompts)}
-            title = name if scheduler is None else scheduler.removesuffix("Scheduler")
-            found.append(
-                Subject(title, steps, nfe, kept(draw, title, steps, made, asked, accelerator), noise_rule(draw))
-            )
+            nfe, shape = draw.trial(steps)
+            found.append(drawn(draw, title, steps, nfe, shape, made, asked, accelerator))
     return found
 
 
-def kept(
-    draw: Draw, name: str, steps: int, made: dict[str, Any], asked: Asked, accelerator: Accelerator
-) -> Callable[[int | None], Samples]:
-    """Samples of a seed, kept under ``asked.out`` where there is one."""
+def drawn(
+    draw: Draw,
+    name: str,
+    steps: int,
+    nfe: float,
+    shape: tuple[int, ...],
+    made: dict[str, Any],
+    asked: Asked,
+    accelerator: Accelerator,
+) -> Subject:
+    """A row whose samples are drawn, and kept under ``asked.out`` where there is one."""
 
     def samples(seed: int | None) -> Samples:
         folder = None if asked.out is None else asked.out / "samples" / f"{name}-{steps}" / f"seed-{seed}"
-        return DrawnSamples(draw, steps, seed or 0, accelerator, folder, asked.batch_size, made)
+        return DrawnSamples(draw, steps, seed or 0, accelerator, folder, asked.batch_size or 64, made)
 
-    return samples
-
-
-def fingerprint(parts: dict[str, Any]) -> str:
-    """SHA-256 of all weights and settings of a pipeline's components, or of networks."""
-    found = hashlib.sha256()
-    for name, part in sorted(parts.items()):
-        config = getattr(part, "config", None) or {}
-        settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        settings = {key: value for key, value in settings.items() if not key.startswith("_")}  # where it came from
-        found.update(json.dumps([name, type(part).__name__, settings], sort_keys=True, default=str).encode())
-        for key, tensor in sorted(part.state_dict().items()) if hasattr(part, "state_dict") else ():
-            found.update(key.encode())
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    return Subject(name, steps, nfe, shape, made, samples, noise_rule(draw))

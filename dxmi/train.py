@@ -39,6 +39,7 @@ from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
 from dxmi.logbook import log_round, look
 from dxmi.proxy import Watch
+from dxmi.report import FLOOR
 from dxmi.streams import Stream
 
 console = Console(stderr=True)
@@ -105,8 +106,8 @@ class Session:
         if not run.evaluators:
             return None
         if isinstance(self.data, Items | Stream):
-            with noted(self.note):
-                return data_floor(run.evaluators, self.data.reference(), self.accelerator)
+            with noted(lambda line: self.note(f"{FLOOR}: {line}")):
+                return data_floor(run.evaluators, self.data.reference(), self.accelerator, run.seed)
         return density_floor(run.evaluators, self.halves())
 
     def halves(self) -> Halves:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dxmi.errors import require
+
 
 class Usage(NamedTuple):
     """What a pipeline draws at. ``captions``: texts; ``classes``: how many labels; ``batches``: takes a batch_size."""
@@ -42,7 +44,23 @@ def usage_of_folder(folder: Path) -> Usage:
     return usage(list(index), json.loads((folder / network / "config.json").read_text()))
 
 
+def network_of(pipeline: Any) -> Any:
+    """The network of a pipeline: its transformer or its UNet.
+
+    Raises:
+        ConfigError: it has neither
+    """
+    network = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
+    require(
+        network is not None, f"{type(pipeline).__name__}: has no unet and no transformer; take a pipeline that has one"
+    )
+    return network
+
+
 def usage_of_pipeline(pipeline: Any) -> Usage:
-    """The same, of a loaded one."""
-    network = getattr(pipeline, "transformer", None) or pipeline.unet
-    return usage(list(pipeline.components), dict(network.config))
+    """The same, of a loaded one.
+
+    Raises:
+        ConfigError: it has no network
+    """
+    return usage(list(pipeline.components), dict(network_of(pipeline).config))

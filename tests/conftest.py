@@ -31,7 +31,12 @@ def torch_home(tmp_path_factory):
 
 def load_benchmark(name):
     """A script of examples/benchmarks as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / "benchmarks" / f"{name}.py")
+    return load_example(f"benchmarks/{name}")
+
+
+def load_example(name):
+    """A script of examples as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).name, ROOT / "examples" / f"{name}.py")
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return found

@@ -126,7 +126,8 @@ def test_levels_that_are_not_there_are_refused(steps, tmp_path, capsys):
     out = tmp_path / "grid.png"
     command = ["sample", str(tmp_path / "pipeline"), "-n", "1", "--out", str(out)]
     assert main([*command, "--steps", str(steps)]) == 2 and not out.exists()
-    assert capsys.readouterr().err == f"dxmi: --steps: {complaint}\n"
+    told = f"{steps} with AnnealedLangevinScheduler: {complaint}" if steps else "0 is not positive"
+    assert capsys.readouterr().err == f"dxmi: --steps: {told}\n"
     assert main(command) == 0 and out.exists()  # all 25, though a pipeline asks for 1000 where nobody says
 
 

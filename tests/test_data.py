@@ -11,6 +11,7 @@ from PIL import Image
 
 from dxmi.api import ConfigError
 from dxmi.data import Data, Images, draw_batch, load_images
+from dxmi.items import Items
 
 ONE_PROCESS = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
 
@@ -125,6 +126,12 @@ def test_fingerprint_is_that_of_the_pixels(parquet):
     other = first.pixels.clone()
     other[1, 0, 3, 3] += 1
     assert Images(other, first.name).fingerprint != first.fingerprint
+
+
+def test_fingerprint_tells_shapes_and_types_apart():
+    pixels = torch.arange(96, dtype=torch.uint8)
+    alike = [pixels.reshape(1, 3, 4, 8), pixels.reshape(1, 3, 8, 4), pixels.view(torch.float32).reshape(1, 3, 4, 2)]
+    assert len({Items(stored, "").fingerprint for stored in alike}) == 3
 
 
 # Batches

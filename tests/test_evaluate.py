@@ -18,7 +18,8 @@ import dxmi
 from dxmi.api import ConfigError
 from dxmi.cli import main
 from dxmi.evaluation import measure
-from dxmi.subjects import images
+from dxmi.piped import PipelineDraw
+from dxmi.stored import images
 
 TEACHER = ROOT / "examples" / "teachers" / "digits"
 JUDGE = ["--reference", str(DIGITS), "--extractor", str(EXTRACTOR)]
@@ -49,17 +50,16 @@ def test_a_sweep_is_one_table_one_json_and_one_picture(tmp_path, capsys):
     assert (out / "picture.png").stat().st_size > 1000 and "fd_digits_0.04k" in (out / "table.md").read_text()
 
 
-def test_running_again_draws_nothing_new(folder, tmp_path, monkeypatch):
-    first = dxmi.evaluate(folder, DIGITS, steps=[2], out=tmp_path, **QUICK)
-    monkeypatch.setattr("dxmi.piped.PipelineDraw.__call__", refused)
-    monkeypatch.setattr("dxmi.piped.PipelineDraw.evaluations", lambda self, steps: 2)
-    assert dxmi.evaluate(folder, DIGITS, steps=[2], out=tmp_path, **QUICK).rows == first.rows
-    with pytest.raises(ConfigError, match="--out: .* holds samples with pipeline"):
+def test_running_again_draws_one_image_to_try_and_no_sample(folder, tmp_path, monkeypatch):
+    sizes, call = [], PipelineDraw.__call__
+    monkeypatch.setattr(PipelineDraw, "__call__", lambda self, n, *rest: sizes.append(n) or call(self, n, *rest))
+    first, again = (dxmi.evaluate(folder, DIGITS, steps=[2], out=tmp_path, **QUICK).rows for _ in range(2))
+    assert again == first and sizes == [1, 40, 40, 1]
+    with pytest.raises(ConfigError, match="--out: .* holds a report of something else"):
         dxmi.evaluate(str(tiny("ddpm", tmp_path / folder.name)), DIGITS, steps=[2], out=tmp_path, **QUICK)
-
-
-def refused(*given):
-    raise AssertionError("drawn again")
+    (tmp_path / "report.json").unlink()
+    with pytest.raises(ConfigError, match="--out: .* holds samples with pipeline"):
+        dxmi.evaluate(str(tmp_path / folder.name), DIGITS, steps=[2], out=tmp_path, **QUICK)
 
 
 def test_a_loaded_pipeline_and_its_folder_are_the_same_to_python(folder):
@@ -79,8 +79,38 @@ def test_stored_images_have_no_seeds_and_no_distance_to_themselves():
     assert row["metrics"]["accuracy"] > 0.9
 
 
+def test_a_test_set_is_the_floor_and_the_reference_may_be_resized(tmp_path):
+    """Images in memory: (16, 16) ones as a reference for (8, 8) ones. Each option has its own data."""
+    pixels = images(str(DIGITS), "reference").pixels
+    large = pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    with pytest.raises(ConfigError, match=r"reference: its images are \(16, 16\), those of tensor \(8, 8\) \(H,W\)"):
+        dxmi.evaluate(pixels[:300], large, extractor=str(EXTRACTOR), metrics=["fid"])
+    reference = {"path": str(DIGITS), "size": 8, "label": "label"}
+    found = dxmi.evaluate(pixels[:300], reference, floor=pixels[300:900], extractor=str(EXTRACTOR), metrics=["fid"])
+    assert [(row["name"], row["samples"]) for row in found.rows] == [("tensor", 300), ("data-floor", 600)]
+    none = dxmi.evaluate(pixels[:300], reference, floor=None, extractor=str(EXTRACTOR), metrics=["fid"])
+    assert none.rows == found.rows[:1]
+
+
+def test_a_sweep_does_not_depend_on_its_order(tmp_path):
+    """DDPM of a teacher that has learned its variances, before and after DDIM, which knows none."""
+    teacher, names = tiny("ddpm_variance", tmp_path), ["DDPMScheduler", "DDIMScheduler"]
+    one, other = (dxmi.evaluate(teacher, DIGITS, steps=[3], schedulers=n, **QUICK).rows for n in (names, names[::-1]))
+    assert [row["metrics"] for row in one[:2]] == [row["metrics"] for row in (other[1], other[0])]
+
+
+def test_prompts_are_in_the_stamp_and_other_ones_are_not_compared(tmp_path, capsys):
+    teacher = tiny("sd", tmp_path)
+    for name, prompt in (("a", "a cat"), ("b", "a dog")):
+        dxmi.evaluate(teacher, DIGITS, steps=[2], prompts=[prompt], floor=None, out=tmp_path / name, **QUICK)
+    a, b = (str(tmp_path / name / "report.json") for name in "ab")
+    capsys.readouterr()
+    assert main(["evaluate", "--compare", a, b]) == 2
+    assert "prompts" in capsys.readouterr().err and main(["evaluate", "--compare", a, a]) == 0
+
+
 def test_a_folder_of_images(tmp_path):
-    for i, image in enumerate(images(str(DIGITS), "image").pixels[:30]):
+    for i, image in enumerate(images(str(DIGITS), "reference").pixels[:30]):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02d}.png")
     row = dxmi.evaluate(tmp_path, DIGITS, extractor=str(EXTRACTOR), metrics=["isc"]).rows[0]
     assert row["samples"] == 30 and row["metrics"]["is_digits_mean"] > 1
@@ -89,7 +119,7 @@ def test_a_folder_of_images(tmp_path):
 def test_published_statistics_stand_for_a_reference(tmp_path, capsys):
     """Moments of the digits' own features: the distance is that to the digits, and there is no floor."""
     judge = make_extractor(str(EXTRACTOR))
-    features = judge(images(str(DIGITS), "image").pixels)[0].double().numpy()
+    features = judge(images(str(DIGITS), "reference").pixels)[0].double().numpy()
     moments = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
     np.savez(tmp_path / "digits.npz", **moments, extractor=judge.sha256)
     np.savez(tmp_path / "inception.npz", **moments)
@@ -167,9 +197,17 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "bootstrap"),
         (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "bootstrap: 1 resamples give no interval"),
         (TEACHER, [*JUDGE, "--evaluators.bootstrap", "5"], "--evaluators.bootstrap: 'evaluate' has no such option"),
-        (TEACHER, [*JUDGE, "--column", "pixels"], "pixels"),
-        (DIGITS, [*JUDGE, "--steps", "4"], "holds images, which nobody draws; leave it out"),
-        (DIGITS, ["--reference", "nowhere.parquet"], "nowhere.parquet"),
+        (TEACHER, [*JUDGE, "--column", "pixels"], "dxmi: --reference.column: "),
+        (TEACHER, [*JUDGE, "--reference.column", "label"], "dxmi: "),
+        (TEACHER, [*JUDGE, "--reference.size", "16"], "reference: its images are (16, 16), those of digits (8, 8)"),
+        (TEACHER, [*JUDGE, "--reference.flip", "true"], "--reference.flip: no such option; there are path, "),
+        (TEACHER, [*JUDGE, "--floor", "nowhere.parquet"], "dxmi: --floor: there is no nowhere.parquet"),
+        (TEACHER, [*JUDGE, "--steps", "2,2"], "--steps: [2, 2] are not different"),
+        (TEACHER, ["--reference", str(DIGITS), "--metrics", "fid"], "inception-2015-12-05-6726825d.pth"),
+        (DIGITS, [*JUDGE, "--steps", "4"], "--steps: these images are stored, and nobody draws them; leave it out"),
+        (DIGITS, [*JUDGE, "--seeds", "4"], "--seeds: these images are stored, and nobody draws them; leave it out"),
+        (DIGITS, [*JUDGE, "--label", "labels"], "dxmi: --source.label: "),
+        (DIGITS, ["--reference", "nowhere.parquet"], "dxmi: --reference: there is no nowhere.parquet"),
         ("nowhere", JUDGE, "nowhere: no pipeline can be loaded from it"),
     ],
 )
@@ -190,7 +228,7 @@ def test_a_student_keeps_its_steps_and_its_scheduler():
 
 
 def test_python_imports_no_torch_before_it_measures():
-    script = "import dxmi, sys; assert callable(dxmi.evaluate) and 'torch' not in sys.modules"
+    script = "import dxmi, sys; assert 'torch' not in sys.modules and callable(dxmi.evaluate)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.classifier import sha256
 from dxmi_plugins.evaluators.extractors import VGG16, Inception, as_pixels, make_extractor
 from dxmi_plugins.evaluators.fidelity import Fidelity
+from dxmi_plugins.evaluators.reference import Reference
+from dxmi_plugins.evaluators.statistics import cache_folder, place
 from torch import Generator, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
@@ -29,11 +32,10 @@ def pixels(n, channels=3, side=20, seed=0):
     return torch.randint(256, (n, channels, side, side), dtype=torch.uint8, generator=generator)
 
 
-def save_processor(folder):
-    size = {"height": 16, "width": 16}
-    BitImageProcessor(
-        size={"shortest_edge": 16}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
+def save_processor(folder, **more):
+    size, half = {"height": 16, "width": 16}, [0.5] * 3
+    options = {"size": {"shortest_edge": 16}, "crop_size": size, "image_mean": half, "image_std": half}
+    BitImageProcessor(**options | more).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,8 @@ def test_a_backbone_is_what_transformers_computes(dinov2):
 
 def test_a_backbone_says_its_resize_rule_and_the_hash_of_its_weights(dinov2, tmp_path):
     extractor = make_extractor(str(dinov2))
-    assert "BitImageProcessor" in extractor.resize and "'shortest_edge': 16" in extractor.resize
+    told = ["BitImageProcessor", "'shortest_edge': 16", "do_normalize True", "do_rescale True"]
+    assert all(setting in extractor.resize for setting in told)
     assert extractor.sha256 == make_extractor(str(dinov2)).sha256
     other = Dinov2Model.from_pretrained(dinov2)
     with torch.no_grad():
@@ -69,6 +72,39 @@ def test_a_backbone_says_its_resize_rule_and_the_hash_of_its_weights(dinov2, tmp
     other.save_pretrained(tmp_path / "other")
     save_processor(tmp_path / "other")
     assert make_extractor(str(tmp_path / "other")).sha256 != extractor.sha256
+
+
+@pytest.mark.parametrize("setting", [{"do_normalize": False}, {"do_rescale": False}, {"do_convert_rgb": False}])
+def test_another_processor_setting_is_another_cache(dinov2, tmp_path, setting):
+    """Of the same name, weights and data; the last setting changes nothing of these images and counts all the same."""
+    folder = tmp_path / "tiny-dinov2"
+    Dinov2Model.from_pretrained(dinov2).save_pretrained(folder)
+    save_processor(folder, **setting)
+    one, other = make_extractor(str(dinov2)), make_extractor(str(folder))
+    assert one.sha256 == other.sha256 and one.name == other.name
+    reference, samples = (Images(pixels(30, seed=s), "noise") for s in (0, 1))
+    for extractor, files in ((dinov2, 1), (folder, 2), (dinov2, 2)):
+        Fidelity(extractor=str(extractor), metrics=["fid"])(lambda n: samples[:n], reference)
+        assert len([*cache_folder().glob("*")]) == files
+
+
+def test_another_version_of_the_library_is_another_cache(dinov2):
+    reference, one, other = Reference(Images(pixels(2), "noise"), 2, True), *(make_extractor(str(dinov2)) for _ in "ab")
+    assert reference.key(one, "moments") == reference.key(other, "moments")
+    other.library = "transformers 0.0.1"
+    assert place(reference.key(one, "moments")) != place(reference.key(other, "moments"))
+
+
+@torch.no_grad()
+def test_a_backbone_in_half_precision_runs_in_float32(dinov2, tmp_path):
+    half = Dinov2Model.from_pretrained(dinov2).half()
+    half.save_pretrained(tmp_path / "half")
+    save_processor(tmp_path / "half")
+    inputs = AutoImageProcessor.from_pretrained(dinov2)(images=list(pixels(5)), return_tensors="pt")
+    features = make_extractor(str(tmp_path / "half"))(pixels(5))[0].cpu()
+    assert torch.equal(
+        features, half.float().eval()(**inputs).pooler_output
+    )  # of rounded weights, and no more rounding
 
 
 def test_a_distance_over_a_backbone(dinov2):
@@ -119,6 +155,10 @@ def test_other_folders_and_hub_ids_out_of_reach_are_one_line(tmp_path):
 
 
 # Networks of torch-fidelity
+
+
+def offline(*args, **options):
+    raise URLError("no route")
 
 
 @pytest.fixture(scope="module")
@@ -190,14 +230,42 @@ def test_precision_and_recall_over_their_own_extractor(dinov2):
     ("kind", "file"), [(Inception, "weights-inception-2015-12-05-6726825d.pth"), (VGG16, "vgg16-397923af.pth")]
 )
 def test_missing_weights_offline_name_file_and_option(tmp_path, monkeypatch, kind, file):
-    def offline(*args, **options):
-        raise URLError("no route")
-
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(ConfigError) as caught:
         kind(None, "prc_weights")(pixels(1))
     place = tmp_path / "torch" / "hub" / "checkpoints" / file
     assert str(caught.value).startswith(f"prc_weights: {place} is missing") and file in str(caught.value).split(";")[1]
+
+
+def no_draw(n):
+    raise AssertionError("a sample was drawn")
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({}, "weights"),
+        ({"metrics": ["isc"]}, "weights"),
+        ({"extractor": str(EXTRACTOR), "prc_extractor": "inception-v3-compat"}, "prc_weights"),
+    ],
+)
+def test_missing_weights_are_found_before_a_sample_is_drawn(options, key, monkeypatch):
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    with pytest.raises(ConfigError, match=f"^{key}: .* is missing"):
+        Fidelity(**options, cache=False)(no_draw, Images(pixels(70, 1, 8), "noise"))
+
+
+def test_a_missing_processor_is_found_before_a_sample_is_drawn(dinov2, tmp_path):
+    Dinov2Model.from_pretrained(dinov2).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ConfigError, match="^extractor: .*bare has no preprocessor_config.json"):
+        Fidelity(extractor=str(tmp_path / "bare"), metrics=["fid"])(no_draw, Images(pixels(70), "noise"))
+
+
+def test_statistics_know_weights_that_were_just_fetched(inception_file, tmp_path, monkeypatch):
+    np.savez(tmp_path / "own.npz", mu=np.zeros(2048), sigma=np.eye(2048), extractor=sha256(inception_file))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, to, **_: Path(to).symlink_to(inception_file))
+    evaluator = Fidelity(metrics=["fid"], samples=2, reference_statistics=str(tmp_path / "own.npz"))
+    assert evaluator.stamp()["weights_sha256"] == sha256(inception_file)
 
 
 def test_weights_are_found_where_torch_hub_keeps_them(inception_file):

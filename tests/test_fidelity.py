@@ -15,6 +15,7 @@ import torch_fidelity
 from dxmi_plugins.evaluators.classifier import Classifier
 from dxmi_plugins.evaluators.extractors import as_pixels, make_extractor
 from dxmi_plugins.evaluators.fidelity import Fidelity
+from dxmi_plugins.evaluators.scores import radii
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Dataset, Subset
@@ -168,6 +169,7 @@ def theirs(samples, reference, **options):
         fid=True,
         kid=True,
         isc=True,
+        prc=True,
         batch_size=256,
         kid_subset_size=min(len(samples), len(reference)),
         cache=False,
@@ -176,20 +178,29 @@ def theirs(samples, reference, **options):
         **options,
     )
     names = {"frechet_inception_distance": "fid", "kernel_inception_distance": "kid", "inception_score": "is"}
+    names |= {key: key for key in ("precision", "recall", "f_score")}
     return {own + key.removeprefix(name): v for key, v in found.items() for name, own in names.items() if name in key}
 
 
-def test_all_figures_equal_torch_fidelity(monkeypatch, reference, samples):
+def assert_equal(found, expected):
     """The two spreads of KID are of the same subsets; its mean is the same far within them."""
+    same = [key for key in expected if not key.startswith("kid")]
+    assert len(same) == 6
+    assert {key: found[key] for key in same} == pytest.approx({key: expected[key] for key in same}, rel=1e-6)
+    assert abs(found["kid_mean"] - expected["kid_mean"]) < 1e-3 * expected["kid_std"]
+    assert found["kid_std"] == pytest.approx(expected["kid_std"], rel=1e-3)
+
+
+def test_all_figures_equal_torch_fidelity(monkeypatch, reference, samples):
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "digits", Registered)
     blurred = (0.7 * samples + 0.3 * samples.roll(1, 0))[:280]
     expected = theirs(blurred, reference, feature_extractor="digits")
-    found = evaluate(blurred, reference, "fid", "kid", "isc")
-    assert found["fd_digits"] == pytest.approx(expected["fid"], rel=1e-6)
-    assert found["is_digits_mean"] == pytest.approx(expected["is_mean"], rel=1e-6)
-    assert found["is_digits_std"] == pytest.approx(expected["is_std"], rel=1e-6)
-    assert abs(found["kd_digits_mean"] - expected["kid_mean"]) < 1e-3 * expected["kid_std"]
-    assert found["kd_digits_std"] == pytest.approx(expected["kid_std"], rel=1e-3)
+    found = evaluate(blurred, reference, "fid", "kid", "isc", "prc")
+    assert 0.1 < found["recall"] < 0.99
+    assert_equal(
+        {key.replace("fd_", "fid_").replace("kd_", "kid_").replace("_digits", ""): v for key, v in found.items()},
+        expected,
+    )
 
 
 def test_digits_are_what_they_were_drawn_at(digits, labels, reference):
@@ -253,7 +264,7 @@ class Drawn:
         return torch.stack(self.exchanged(x)).sum(0)
 
 
-def in_processes(world, images, reference, labels=None, **options):
+def in_shares(world, images, reference, labels=None, **options):
     barrier, board = Barrier(world), [None] * world
 
     def run(rank):
@@ -264,22 +275,25 @@ def in_processes(world, images, reference, labels=None, **options):
         return list(pool.map(run, range(world)))
 
 
-def test_two_processes_find_what_one_finds(digits, labels, reference):
-    """The same batches in other hands; the order of features, and so KID's subsets, is that of the samples."""
+def test_shares_give_what_one_pass_gives(digits, labels, reference):
+    """In two threads, the same batches in other hands; features, and so KID's subsets, are in the samples' order.
+
+    Two processes are in test_samples.py.
+    """
     samples, labels = digits[300:600], labels[300:600]
     options = {"infinity": True, "bootstrap": 5}
-    (one,) = in_processes(1, samples, reference, labels, **options)
-    first, second = in_processes(2, samples, reference, labels, **options)
+    (one,) = in_shares(1, samples, reference, labels, **options)
+    first, second = in_shares(2, samples, reference, labels, **options)
     assert first == second
     assert {"fd_digits_inf", "fd_digits_low", "kd_digits_mean", "accuracy/9", "is_digits_mean"} <= set(first)
     assert first == pytest.approx(one, rel=1e-9)  # moments to 1e-12; roots of small eigenvalues cost digits
 
 
-def test_a_bad_sample_stops_all_processes(reference, samples):
-    """Process 1 alone has it."""
+def test_a_bad_sample_stops_all_shares(reference, samples):
+    """The second alone has it."""
     samples[45] = float("nan")
     with pytest.raises(FloatingPointError, match="not finite"):
-        in_processes(2, samples, reference, metrics=["fid"])
+        in_shares(2, samples, reference, metrics=["fid"])
 
 
 def test_moments_alone_are_kept_for_the_distance(monkeypatch, reference, samples):
@@ -288,6 +302,48 @@ def test_moments_alone_are_kept_for_the_distance(monkeypatch, reference, samples
     evaluate(samples, reference, "fid", "isc", cache=False)
     with pytest.raises(TypeError):
         evaluate(samples, reference, "kid", cache=False)
+
+
+def test_the_reference_is_prepared_once(monkeypatch, reference, samples):
+    """Rows and seeds share its eigenvectors and its radii; the samples' own radii are found each time."""
+    solved, sized = [], []
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a, own=torch.linalg.eigh: solved.append(len(a)) or own(a))
+    for module in ("reference", "scores"):
+        monkeypatch.setattr(
+            f"dxmi_plugins.evaluators.{module}.radii", lambda x, own=radii, where=module: sized.append(where) or own(x)
+        )
+    evaluator = Fidelity(extractor=EXTRACTOR, metrics=["fid", "prc"], infinity=True, samples=280)
+    rows = [evaluator(lambda n, first=first: samples[first : first + n], reference) for first in (0, 20)]
+    assert solved == [64] and sized == ["reference", "scores", "scores"]
+    alone = evaluate(samples[20:], reference, "fid", "prc", infinity=True, samples=280, cache=False)
+    assert rows[1] == alone != rows[0]
+
+
+@torch.no_grad()
+def test_extractors_of_the_same_name_share_nothing(tmp_path, reference, samples):
+    """The other one's features are three times as large, and every second is left out."""
+    other = Classifier.load(Path(EXTRACTOR))
+    for tensor in (other.hidden.weight, other.hidden.bias):
+        tensor *= 3 * (torch.arange(64) % 2).reshape(-1, *[1] * (tensor.ndim - 1))
+    other.save(tmp_path / "digits.safetensors")
+    path = str(tmp_path / "digits.safetensors")
+    alone, both = (evaluate(samples, reference, *m, prc_extractor=path) for m in (["prc"], ["kid", "prc"]))
+    assert (alone["precision"], alone["recall"]) == (both["precision"], both["recall"])
+    assert alone == evaluate(samples, reference, "prc", extractor=path)
+    assert {**alone, **evaluate(samples, reference, "kid")} == both
+    assert alone != evaluate(samples, reference, "prc")
+
+
+def test_a_bad_reference_is_found_before_a_sample_is_drawn(reference):
+    def no_draw(n):
+        raise AssertionError("a sample was drawn")
+
+    odd = [reference[0], reference[1], reference[2][:, :6], reference[3]]
+    two = Images(torch.zeros(4, 2, 8, 8, dtype=torch.uint8), "two channels")
+    cases = {"reference: image 2 is": odd, "samples: prc need 4 reference": odd[:2], "extractor: digits reads 1": two}
+    for named, bad in cases.items():
+        with pytest.raises(ConfigError, match=f"^{named}"):
+            Fidelity(extractor=EXTRACTOR, metrics=["prc"])(no_draw, bad)
 
 
 # What is measured
@@ -492,21 +548,37 @@ def test_other_files_are_no_classifier(tmp_path, kind):
 # Inception
 
 
+def frechet_of_few(a, b):
+    """The distance of fewer rows than dimensions, and what an eigenvalue solver's rounding of its zeros adds up to.
+
+    The root's trace is the sum of singular values of the sets' inner products: no eigenvalue of 0 comes in.
+    """
+    mean, a, b = a.mean(0) - b.mean(0), a - a.mean(0), b - b.mean(0)
+    a, b = a / (len(a) - 1) ** 0.5, b / (len(b) - 1) ** 0.5
+    traces = np.square(a).sum() + np.square(b).sum()
+    distance = np.square(mean).sum() + traces - 2 * np.linalg.norm(a @ b.T, "nuc")
+    largest = np.linalg.norm(a, 2) * np.linalg.norm(b, 2)  # the root of the product of the largest eigenvalues
+    return distance, 2 * a.shape[1] * np.finfo(float).eps ** 0.5 * largest
+
+
 @pytest.mark.skipif("DXMI_INCEPTION" not in os.environ, reason="DXMI_INCEPTION names no file with Inception's weights")
 def test_inception(digits):
-    reference = Images(digits.pixels[:40], "reference")
-    evaluator = Fidelity(weights=os.environ["DXMI_INCEPTION"], metrics=["fid", "prc"])
-    same, other = evaluator(lambda n: reference[:n], reference), evaluator(lambda n: digits[40 : 40 + n], reference)
-    assert set(same) == {"fid", "precision", "recall", "f_score"}
+    reference = Images(digits.pixels[:60], "reference")  # more than samples, or KID's subsets were all the same
+    evaluator = Fidelity(weights=os.environ["DXMI_INCEPTION"], metrics=["fid", "kid", "isc", "prc"])
+    same, other = evaluator(lambda n: reference[:n], reference), evaluator(lambda n: digits[60:100], reference)
+    assert set(same) == {"fid", "kid_mean", "kid_std", "is_mean", "is_std", "precision", "recall", "f_score"}
     assert abs(same["fid"]) < 1e-2 < other["fid"]
     assert same["precision"] == same["recall"] == 1
     assert evaluator.stamp()["weights_sha256"] == sha256(Path(os.environ["DXMI_INCEPTION"]).read_bytes()).hexdigest()
-    found = evaluator(lambda n: digits[40 : 40 + n], reference)
     colour = Images(reference.pixels.expand(-1, 3, -1, -1), "colour")
     expected = theirs(
-        digits[40:80].expand(-1, 3, -1, -1),
+        digits[60:100].expand(-1, 3, -1, -1),
         colour,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=os.environ["DXMI_INCEPTION"],
     )
-    assert found["fid"] == pytest.approx(expected["fid"], rel=1e-6)
+    real, drawn = (evaluator.extractor(as_pixels(x, evaluator.extractor))[0] for x in (reference[:], digits[60:100]))
+    exact, rounding = frechet_of_few(drawn.double().cpu().numpy(), real.double().cpu().numpy())
+    assert other["fid"] == pytest.approx(exact, rel=1e-6)
+    assert other["fid"] == pytest.approx(expected["fid"], rel=1e-6, abs=rounding)
+    assert_equal(other | {"fid": expected["fid"]}, expected)

@@ -48,8 +48,8 @@ def test_moments_in_shares_equal_one_pass():
     assert relative(shares.mean, whole.mean) < 1e-12 and relative(shares.scatter, whole.scatter) < 1e-12
 
 
-def test_moments_reduced_over_processes_equal_one_pass():
-    """Two processes in lockstep: what one sums, the other has summed at the same place; a third has no rows."""
+def test_moments_reduced_over_shares_equal_one_pass():
+    """Three shares, the sums over them by hand, the last without rows; two processes are in test_samples.py."""
     x = rows(500, 8, shift=5.0)
     whole, shares = moments_of(x), [moments_of(x[::2]), moments_of(x[1::2]), Moments(8)]
     total = torch.tensor(500)

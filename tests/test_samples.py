@@ -91,7 +91,9 @@ def test_images_are_taken_up_where_a_run_stopped(tmp_path):
     first = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(10)
     whole = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
     again = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
-    assert calls == [10, 256, 44] and torch.equal(whole, again) and torch.equal(whole[:10], first)
+    (tmp_path / "kept" / "00001.safetensors").write_bytes(b"cut off")
+    assert torch.equal(whole, DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300))
+    assert calls == [10, 256, 44, 44] and torch.equal(whole, again) and torch.equal(whole[:10], first)
     levels = (whole + 1) * 127.5
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)  # eight bits, as files have
     with pytest.raises(ConfigError, match="--out: .* holds samples with seed 0 instead of 1"):

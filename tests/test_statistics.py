@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXTRACTOR
+from dxmi_plugins.evaluators.classifier import sha256
 from dxmi_plugins.evaluators.extractors import Inception, make_extractor
 from dxmi_plugins.evaluators.fidelity import Fidelity
 from dxmi_plugins.evaluators.statistics import cache_folder, place, read, read_published, write
@@ -96,10 +97,15 @@ def test_moments_from_a_file_give_the_distance_of_the_images_they_are_of(tmp_pat
     np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False), extractor=extractor.sha256)
     over_images = fidelity(samples=200)(lambda n: samples[:n], reference)
     evaluator = fidelity(samples=200, reference_statistics=str(path), metrics=None)
-    found = evaluator(lambda n: samples[:n], None)
+    with pytest.warns(UserWarning) as caught:
+        found, again = (evaluator(lambda n: samples[:n], None) for _ in range(2))
+    rule = [str(w.message) for w in caught if "resize" in str(w.message)]
+    assert len(rule) == 1 and rule[0].startswith("reference_statistics: own.npz does not tell its resize rule")
+    assert found == again
     assert found["fd_digits"] == pytest.approx(over_images["fd_digits"], rel=1e-6)  # covariances are singular
     assert set(found) == {"fd_digits", "is_digits_mean", "is_digits_std"}
-    assert evaluator.stamp()["reference_statistics"]["name"] == "own.npz"
+    told = {"name": "own.npz", "sha256": sha256(path), "resize": "not told by the file"}
+    assert evaluator.stamp()["reference_statistics"] == told
 
 
 @pytest.mark.parametrize(
@@ -111,13 +117,18 @@ def test_moments_from_a_file_give_the_distance_of_the_images_they_are_of(tmp_pat
         ({"mu": np.zeros(2048, int), "sigma": np.eye(2048)}, "mu and sigma are floats"),
         ({"mu": np.full(2048, np.nan), "sigma": np.eye(2048)}, "not finite"),
         ({"mu": np.zeros(2048), "sigma": np.tri(2048)}, "no covariance"),
-        ({"mu": np.zeros(2048), "sigma": np.eye(2048), "extractor": "abc"}, "is of extractor abc…, not of inception"),
     ],
 )
 def test_other_arrays_are_no_statistics(tmp_path, arrays, complaint):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ConfigError, match=rf"^reference_statistics: .*x\.npz.*{complaint}"):
         read_published(tmp_path / "x.npz", Inception(None))
+
+
+def test_statistics_of_another_extractor_are_refused(tmp_path):
+    path = moments_file(tmp_path / "x.npz", extractor="abc")
+    with pytest.raises(ConfigError, match=r"^reference_statistics: .*x\.npz is of extractor abc…, not of digits$"):
+        fidelity(reference_statistics=str(path))
 
 
 def test_published_statistics_are_inceptions(tmp_path):

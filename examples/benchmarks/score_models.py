@@ -22,12 +22,12 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from dxmi.api import Evaluator
-from dxmi.artefacts import table
 from dxmi.config import Checked, build_plugin
 from dxmi.data import Data, load_images
 from dxmi.dialect import read
 from dxmi.evaluation import Contender, data_floor, evaluate, stamp
 from dxmi.pretrain import Pretrain, pretrain
+from dxmi.report import table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -84,10 +84,10 @@ def main() -> None:
         contenders, evaluations = rivals(model, digits["sampler"]["teacher"])
         rows = evaluate(contenders, evaluators, images, given.seed, Accelerator(), print)
     rows[0]["nfe"] = evaluations  # several at each level
-    rows.append(data_floor(evaluators, images, Accelerator()))
+    rows.append(data_floor(evaluators, images, Accelerator(), given.seed))
     Console().print(table(rows))
     if given.out:
-        facts["stamp"] = stamp(evaluators, images.stamp(), given.seed)
+        facts["stamp"] = stamp(evaluators, images.stamp(), given.seed, rows[0]["samples"])
         given.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 
 

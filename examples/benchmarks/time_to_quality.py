@@ -49,7 +49,7 @@ def session(scale: int | None, seed: int) -> Session:
 
 def distance(of: Session, contender: Contender) -> float:
     """Fréchet distance of as many samples as there are images."""
-    rows = evaluate([contender], of.run.evaluators, of.images, seed=123, accelerator=of.accelerator)
+    rows = evaluate([contender], of.run.evaluators, of.data, seed=123, accelerator=of.accelerator)
     return rows[0]["metrics"]["fd_digits"]
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     print(f"teacher, DDIM, 50 steps: {target:.4f}")
     facts = {"target_fd": target, "patience": given.patience, "seed": given.seed, "threads": 1}
     facts |= {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    facts["stamp"] = stamp(ours.run.evaluators, ours.images, 123)
+    facts["stamp"] = stamp(ours.run.evaluators, ours.data.stamp(), 123, len(ours.data))
 
     def keep() -> None:
         if given.out:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from dxmi.api import ConfigError
 
 from .extractors import Extractor
 
-RULE = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std", "do_resize", "do_center_crop")
+RULE = ["do_resize", "size", "resample", "do_center_crop", "crop_size"]
+RULE += ["do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"]
 
 
 class Backbone(Extractor):
@@ -23,11 +26,13 @@ class Backbone(Extractor):
     Features are the pooled output, or the first (CLS) token where there is none or its weights are not in the file.
     """
 
+    library = f"transformers {version('transformers')}"
+
     def __init__(self, source: str, option: str = "extractor"):
         self.source, self.option, self.name = source, option, Path(source).name
 
     def load(self) -> nn.Module:
-        """The backbone; weights in safetensors or as tensors alone, and no code of its folder.
+        """The backbone in float32; weights in safetensors or as tensors alone, and no code of its folder.
 
         Raises:
             ConfigError: there is none, or some of its weights
@@ -35,7 +40,7 @@ class Backbone(Extractor):
         from transformers import AutoModel
 
         try:
-            model, told = AutoModel.from_pretrained(self.source, output_loading_info=True)
+            model, told = AutoModel.from_pretrained(self.source, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigError(self._absent()) from error
         missing = [key for key in told["missing_keys"] if "pooler" not in key]
@@ -43,6 +48,14 @@ class Backbone(Extractor):
             raise ConfigError(f"{self.option}: {self.source} has no weights for {missing[0]} of {type(model).__name__}")
         self.pools = not told["missing_keys"]
         return getattr(model, "vision_model", model)  # type: ignore[no-any-return]
+
+    def ready(self) -> None:
+        """Load all of it now.
+
+        Raises:
+            ConfigError: its weights or the settings of its processor are missing
+        """
+        _ = self.processor, self.network
 
     @cached_property
     def processor(self) -> Any:
@@ -62,10 +75,11 @@ class Backbone(Extractor):
 
     @property
     def resize(self) -> str:  # type: ignore[override]
-        """The settings of its processor."""
+        """The settings of its processor that matter most, and a hash of all."""
         config = self.processor.to_dict()
         told = ", ".join(f"{key} {config[key]}" for key in RULE if config.get(key) is not None)
-        return f"{type(self.processor).__name__}: {told}"
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{type(self.processor).__name__}: {told}; all settings {digest[:16]}"
 
     @cached_property
     def sha256(self) -> str:  # type: ignore[override]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -31,6 +32,8 @@ class Extractor(ABC):
     """what its distances are called after"""
     resize: str
     """how images come to the size it reads"""
+    library: str
+    """what runs it and which version, such as ``torch-fidelity 0.4.0``"""
     channels: int = 3
     dimension: int
     """D"""
@@ -59,6 +62,18 @@ class Extractor(ABC):
             network = self.load()
         return network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
+    def ready(self) -> None:
+        """Load all of it now.
+
+        Raises:
+            ConfigError: its weights are missing, or are others
+        """
+        _ = self.network
+
+    def stamp(self) -> dict[str, str | None]:
+        """All that its features depend on beside the pixels."""
+        return {"name": self.name, "weights_sha256": self.sha256, "resize": self.resize, "library": self.library}
+
     @property
     def device(self) -> torch.device:
         """Where it runs."""
@@ -75,6 +90,7 @@ class ClassifierFile(Extractor):
     """A safetensors file of examples/train_extractor.py, for images of the size it was trained on."""
 
     resize = "none"
+    library = f"dxmi {version('dxmi')}"
     labelled = True
 
     def __init__(self, path: Path):
@@ -95,6 +111,7 @@ class ClassifierFile(Extractor):
 class TorchFidelity(Extractor):
     """A network of torch-fidelity, from a file of weights, or where torch's hub keeps it or can fetch it."""
 
+    library = f"torch-fidelity {version('torch-fidelity')}"
     url: str
     layers: tuple[str, ...]
     kind: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from dxmi.api import ConfigError, as_samples
 from .classifier import sha256
 from .extractors import make_extractor
 from .measures import Wanted
-from .moments import PARTS
+from .moments import PARTS, FrechetDistance
 from .passes import go_through, on_all
 from .reference import Reference
 from .scores import SEED
 from .statistics import read_published
 
 INCEPTION = "inception-v3-compat"
-METRICS = ("fid", "kid", "isc", "prc", "accuracy")
+UNTOLD = "not told by the file"
 
 
 class Fidelity:
@@ -56,6 +57,10 @@ class Fidelity:
         ConfigError: an option is impossible, or a file is missing
     """
 
+    METRICS = ("fid", "kid", "isc", "prc", "accuracy")
+    HIGHER = ("is_", "precision", "recall", "f_score", "accuracy")
+    """prefixes of the figures that are better when they are higher"""
+
     def __init__(
         self,
         extractor: str = INCEPTION,
@@ -70,8 +75,8 @@ class Fidelity:
         infinity: bool = False,
         bootstrap: int = 0,
     ):
-        if metrics is not None and (not metrics or set(metrics) - set(METRICS)):
-            raise ConfigError(f"metrics: {metrics} are not some of {', '.join(METRICS)}")
+        if metrics is not None and (not metrics or set(metrics) - set(self.METRICS)):
+            raise ConfigError(f"metrics: {metrics} are not some of {', '.join(self.METRICS)}")
         if samples is not None and samples < 2:
             raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
         if batch_size < 1:
@@ -93,47 +98,58 @@ class Fidelity:
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
         """``draw`` are samples (n,C,H,W) in [-1, 1]; the reference yields (C,H,W) in [-1, 1].
 
-        With ``reference_statistics`` a reference may be None.
+        With ``reference_statistics`` a reference may be None. Networks and reference are read before a sample is drawn.
 
         Raises:
-            ConfigError: too few images, other channels than the extractor's, or samples of another shape
+            ConfigError: weights are missing, too few images, other channels than the extractor's, or other shapes
             FloatingPointError: a sample is not finite
         """
         samples = as_samples(draw)
         n, real = self._sizes(reference)
-        labels, rows = samples.labels(n), samples.rows(n)
-        total = int(samples.reduce(torch.tensor(len(rows))))  # a stored set may have fewer
+        labels = samples.labels(n)
         wanted = Wanted(self._metrics(labels), self.extractor, self.prc_extractor, self.infinity, self.bootstrap)
-        wanted.check(total, real)
+        published = self._distance if self.published is not None and "fid" in wanted.metrics else None
+        wanted.prepare(real, samples)
+        rows = samples.rows(n)
+        total = int(samples.reduce(torch.tensor(len(rows))))  # a stored set may have fewer
+        wanted.check("samples", total)
         keepers = wanted.keepers(total, labels)
         batches = wanted.checked(samples.batches(n), real)
         finite = go_through(batches, rows, wanted.passes(keepers), self.batch_size)
         if not on_all(samples)(bool(finite)):
             raise FloatingPointError("some samples are not finite numbers, so they have no distance to the data")
-        published = None if self.published is None else read_published(self.published, self.extractor)
-        if real is not None:
-            wanted.prepare(real, samples)
         return wanted.figures(keepers, samples, real, published)
 
     def stamp(self) -> dict[str, Any]:
-        """Implementation, version, extractor and the SHA-256 of its weights, resize rule, metric settings."""
-        other = self.prc_extractor
+        """Implementation, version, extractor with the SHA-256 of its weights and its resize rule, metric settings."""
+        own, other = self.extractor.stamp(), self.prc_extractor.stamp()
         return {
             "implementation": f"torch-fidelity {version('torch-fidelity')}, streaming float64 moments",
-            "extractor": self.extractor.name,
-            "weights_sha256": self.extractor.sha256,
-            "resize": self.extractor.resize,
+            "extractor": own.pop("name"),
+            **own,
             "fid": "n - 1 in the covariance, eigenvalues of the product",
             "kid": "100 subsets of at most 1000, cubic kernel, unbiased",
             "isc": f"10 splits after a permutation of seed {SEED}",
             "precision_recall": "3 nearest neighbours",
-            "precision_recall_extractor": {"name": other.name, "weights_sha256": other.sha256, "resize": other.resize},
+            "precision_recall_extractor": other,
             "reference_statistics": None
             if self.published is None
-            else {"name": self.published.name, "sha256": sha256(self.published)},
+            else {"name": self.published.name, "sha256": sha256(self.published), "resize": UNTOLD},
             "infinity": f"{PARTS} disjoint parts, linear in 1/n",
             "bootstrap": self.bootstrap,
         }
+
+    @cached_property
+    def _distance(self) -> FrechetDistance:
+        """The distance to the published moments; what they leave open is warned of."""
+        assert self.published is not None
+        found, own = read_published(self.published, self.extractor), self.extractor
+        warnings.warn(
+            f"reference_statistics: {self.published.name} does not tell its resize rule; the distance holds only if "
+            f"it was made with that of {own.name}, {own.resize} (clean-fid's files are made with another)",
+            stacklevel=3,
+        )
+        return FrechetDistance(found)
 
     def _check_options(self) -> None:
         """Raise ConfigError where options contradict each other."""
@@ -160,7 +176,7 @@ class Fidelity:
         if self.given is None:
             out = {"isc": self.extractor.logits is None, "accuracy": not judged}
             out |= {"kid": self.published is not None, "prc": self.published is not None}
-            return [m for m in METRICS if not out.get(m)]
+            return [m for m in self.METRICS if not out.get(m)]
         if "accuracy" not in self.given or judged:
             return self.given
         rest = [m for m in self.given if m != "accuracy"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from dxmi.api import ConfigError, Samples
 
 from .extractors import Extractor
-from .moments import PARTS, FrechetDistance, Gaussian, at_infinity, bootstrap, merged
+from .moments import PARTS, FrechetDistance, at_infinity, bootstrap, merged
 from .passes import KeptAccuracy, KeptFeatures, KeptMoments, KeptScore, Pass
 from .reference import Reference
 from .scores import SEED, kernel_distance, precision_recall
@@ -46,26 +46,38 @@ class Wanted(NamedTuple):
         main = Pass(self.extractor, [keeper for name, keeper in keepers.items() if name != "prc"])
         return [p for p in (main, Pass(self.prc_extractor, [keepers[k] for k in keepers if k == "prc"])) if p.keepers]
 
-    def prepare(self, real: Reference, samples: Samples) -> None:
-        """Have ready what these metrics need of the reference."""
-        needs: dict[Extractor, list[str]] = {self.extractor: ["moments"] if "fid" in self.metrics else []}
-        if "kid" in self.metrics:
-            needs[self.extractor].append("features")
-        if "prc" in self.metrics and "features" not in needs.setdefault(self.prc_extractor, []):
-            needs[self.prc_extractor].append("features")
-        for extractor, kinds in needs.items():
-            real.prepare(samples, extractor, kinds)
+    def needs(self) -> dict[Extractor, list[str]]:
+        """The extractors that are used, and what is needed of the reference over each."""
+        kinds = [kind for metric, kind in (("fid", "moments"), ("kid", "features")) if metric in self.metrics]
+        found = {self.extractor: kinds} if set(self.metrics) != {"prc"} else {}
+        if "prc" in self.metrics and "features" not in found.setdefault(self.prc_extractor, []):
+            found[self.prc_extractor].append("features")
+        return found
+
+    def prepare(self, real: Reference | None, samples: Samples) -> None:
+        """Have networks and reference ready, so that what is wrong with them is found before a sample is drawn.
+
+        Raises:
+            ConfigError: weights are missing, or the reference is too small, unreadable or has other channels
+        """
+        for extractor in self.needs():
+            extractor.ready()
+        if real is not None:
+            self.check("reference images", real.size)
+            self.check_channels(real.images[0].shape)
+            for extractor, kinds in self.needs().items():
+                real.prepare(samples, extractor, kinds)
 
     def figures(
-        self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: Gaussian | None
+        self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: FrechetDistance | None
     ) -> dict[str, float]:
         """All figures by name, the same on every process."""
         found: dict[str, float] = {}
         features = keepers["features"].gathered(samples) if "features" in keepers else None
         if "moments" in keepers:
-            to = published if real is None else real.moments(self.extractor)
+            to = published if real is None else real.distance(self.extractor)
             assert to is not None
-            found |= self.distances(keepers["moments"], features, samples, FrechetDistance(to))
+            found |= self.distances(keepers["moments"], features, samples, to)
         if "kid" in self.metrics and real is not None and features is not None:
             mean, std = kernel_distance(features, real.features(self.extractor))
             found |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
@@ -73,10 +85,10 @@ class Wanted(NamedTuple):
             mean, std = keepers["isc"].result(samples.reduce)
             found |= {self.key("is", "is") + "_mean": mean, self.key("is", "is") + "_std": std}
         if "prc" in self.metrics and real is not None:
-            other, own = real.features(self.prc_extractor), keepers.get("prc")
+            own = keepers.get("prc")
             drawn = features if own is None else own.gathered(samples)
-            place = self.prc_extractor.device
-            found |= precision_recall(drawn.to(place), other.to(place))  # type: ignore[union-attr]
+            assert drawn is not None
+            found |= precision_recall(drawn.to(self.prc_extractor.device), *real.support(self.prc_extractor))
         return found | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
 
     def distances(
@@ -95,21 +107,19 @@ class Wanted(NamedTuple):
         """Inception's distances have names of their own; others carry the extractor's."""
         return inception if self.extractor.name == "inception" else f"{other}_{self.extractor.name}"
 
-    def check(self, n: int, real: Reference | None) -> None:
-        """Raise ConfigError if n samples, or the reference, are too few; warn where they make covariances singular."""
+    def check(self, what: str, size: int) -> None:
+        """Raise ConfigError if "samples" or "reference images" are too few; warn where covariances are singular."""
         least = 2 * PARTS if self.infinity else 4 if "prc" in self.metrics else 2
-        sizes = {"samples": n} | ({} if real is None else {"reference images": real.size})
-        for what, size in sizes.items():
-            if size < least:
-                raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} {what} or more, there are {size}")
-            part = size // PARTS if self.infinity and what == "samples" else size
-            if "fid" in self.metrics and part <= self.extractor.dimension:
-                where = "samples in a part" if part < size else what
-                warnings.warn(
-                    f"samples: {part} {where} for the {self.extractor.dimension} features of {self.extractor.name}: "
-                    "the covariance is singular, and the distance says little",
-                    stacklevel=3,
-                )
+        if size < least:
+            raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} {what} or more, there are {size}")
+        part = size // PARTS if self.infinity and what == "samples" else size
+        if "fid" in self.metrics and part <= self.extractor.dimension:
+            where = "samples in a part" if part < size else what
+            warnings.warn(
+                f"samples: {part} {where} for the {self.extractor.dimension} features of {self.extractor.name}: "
+                "the covariance is singular, and the distance says little",
+                stacklevel=3,
+            )
 
     def checked(self, batches: Iterator[Tensor], real: Reference | None) -> Iterator[Tensor]:
         """The samples' batches (B,C,H,W), as they come.
@@ -118,8 +128,6 @@ class Wanted(NamedTuple):
             ConfigError: they are of another shape than the reference, or have other channels than an extractor reads
         """
         first = None if real is None else real.images[0].shape
-        if first is not None:
-            self.check_channels(first)
         for batch in batches:
             if first is None:
                 first = batch.shape[1:]
@@ -131,7 +139,7 @@ class Wanted(NamedTuple):
 
     def check_channels(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if an extractor does not read images (C,H,W); say so if it reads grey ones as colour."""
-        for extractor in {self.extractor, self.prc_extractor}:
+        for extractor in self.needs():
             if len(shape) != 3 or shape[0] not in (extractor.channels, 1):
                 has = f"have {shape[0]}" if len(shape) == 3 else f"are {tuple(shape)}"
                 raise ConfigError(f"extractor: {extractor.name} reads {extractor.channels} channels, the images {has}")

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 from dxmi.api import Samples
 
 from .extractors import Extractor
-from .moments import Gaussian
+from .moments import FrechetDistance, Gaussian
 from .passes import KeptFeatures, KeptMoments, Pass, go_through, on_all, read_items
+from .scores import radii
 from .statistics import place, read, write
 
 
@@ -29,16 +30,27 @@ class Reference:
         self.images, self.batch_size = images, batch_size
         self.size = len(images)  # type: ignore[arg-type]
         self.fingerprint = getattr(images, "fingerprint", None) if cache else None
-        self.known: dict[tuple[str, str], dict[str, Tensor]] = {}
+        self.known: dict[tuple[Extractor, str], dict[str, Tensor]] = {}
+        self.distances: dict[Extractor, FrechetDistance] = {}
+        self.radii: dict[Extractor, Tensor] = {}
 
-    def moments(self, extractor: Extractor) -> Gaussian:
-        """Mean and covariance of the features, after ``prepare``."""
-        found = self.known[extractor.name, "moments"]
-        return Gaussian(found["mean"], found["covariance"])
+    def distance(self, extractor: Extractor) -> FrechetDistance:
+        """The Fréchet distance to them, after ``prepare``; its eigenvectors are found once."""
+        if extractor not in self.distances:
+            found = self.known[extractor, "moments"]
+            self.distances[extractor] = FrechetDistance(Gaussian(found["mean"], found["covariance"]))
+        return self.distances[extractor]
 
     def features(self, extractor: Extractor) -> Tensor:
         """The features (n,D) float32 in the images' order, after ``prepare``."""
-        return self.known[extractor.name, "features"]["features"]
+        return self.known[extractor, "features"]["features"]
+
+    def support(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
+        """Features (n,D) and their ``radii`` (n,), where the extractor runs, after ``prepare``."""
+        features = self.features(extractor).to(extractor.device)
+        if extractor not in self.radii:
+            self.radii[extractor] = radii(features)
+        return features, self.radii[extractor]
 
     def prepare(self, samples: Samples, extractor: Extractor, kinds: list[str]) -> None:
         """Have ``moments`` or ``features`` or both ready; ``samples`` share the work among processes.
@@ -46,16 +58,16 @@ class Reference:
         Raises:
             ConfigError: a cache does not match, or an image is of another size
         """
-        missing = [kind for kind in kinds if (extractor.name, kind) not in self.known]
+        missing = [kind for kind in kinds if (extractor, kind) not in self.known]
         for kind in [*missing]:
             if self.fingerprint is not None:
                 key = self.key(extractor, kind)
                 if on_all(samples)(place(key).is_file()):  # or they would not all take part in the pass
-                    self.known[extractor.name, kind] = read(place(key), key)
+                    self.known[extractor, kind] = read(place(key), key)
                     missing.remove(kind)
         if missing:
             for kind, tensors in self.extract(samples, extractor, missing).items():
-                self.known[extractor.name, kind] = tensors
+                self.known[extractor, kind] = tensors
                 if self.fingerprint is not None:
                     key = self.key(extractor, kind)
                     write(place(key), key, tensors)
@@ -80,8 +92,6 @@ class Reference:
             "kind": kind,
             "fingerprint": str(self.fingerprint),
             "size": str(self.size),
-            "extractor": extractor.name,
-            "sha256": str(extractor.sha256),
-            "resize": extractor.resize,
+            **{key: str(value) for key, value in extractor.stamp().items()},
             "torch": torch.__version__,
         }

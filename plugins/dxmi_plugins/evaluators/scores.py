@@ -12,6 +12,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 SPLITS = 10
 NEIGHBOURS = 3
 SUBSET = 1000
+ROWS = 512  # points whose distances to all others are in memory at a time
 SEED = 2020  # torch-fidelity's, of its permutation for the Inception score and its subsets for KID
 
 
@@ -78,14 +79,15 @@ def kernel_distance(found: Tensor, reference: Tensor) -> tuple[float, float]:
     return result[KEY_METRIC_KID_MEAN], result[KEY_METRIC_KID_STD]
 
 
-def precision_recall(found: Tensor, reference: Tensor) -> dict[str, float]:
+def precision_recall(found: Tensor, reference: Tensor, reference_radii: Tensor | None = None) -> dict[str, float]:
     """Shares of samples among the reference, and of the reference among samples (Kynkäänniemi et al. 2019).
 
     A point is among others within the distance of one of them to its third nearest neighbour. Features (N,D) and
-    (M,D), on any device; ``f_score`` is the harmonic mean.
+    (M,D), on any device; ``reference_radii`` (M,) are those of ``radii``, where they are known already. ``f_score`` is
+    the harmonic mean.
     """
-    found, reference = found.double(), reference.double()
-    precision, recall = covered(found, reference), covered(reference, found)
+    own = radii(reference) if reference_radii is None else reference_radii
+    precision, recall = covered(found, reference, own), covered(reference, found, radii(found))
     return {
         "precision": precision,
         "recall": recall,
@@ -93,10 +95,17 @@ def precision_recall(found: Tensor, reference: Tensor) -> dict[str, float]:
     }
 
 
-def covered(points: Tensor, support: Tensor, rows: int = 512) -> float:
-    """The share of points (N,D) that are among the support (M,D); the nearest of the support to its own is itself."""
-    radii = torch.cat([squares(part, support).kthvalue(NEIGHBOURS + 1).values for part in torch.split(support, rows)])
-    inside = [(squares(part, support) <= radii).any(1) for part in torch.split(points, rows)]
+def radii(support: Tensor) -> Tensor:
+    """Squared distances (M,) float64 of the support (M,D) to their third neighbours; the nearest to each is itself."""
+    support = support.double()
+    parts = torch.split(support, ROWS)
+    return torch.cat([squares(part, support).kthvalue(NEIGHBOURS + 1).values for part in parts])
+
+
+def covered(points: Tensor, support: Tensor, radii: Tensor) -> float:
+    """The share of points (N,D) that are among the support (M,D), within its ``radii`` (M,)."""
+    points, support = points.double(), support.double()
+    inside = [(squares(part, support) <= radii).any(1) for part in torch.split(points, ROWS)]
     return float(torch.cat(inside).double().mean())
 
 

@@ -72,7 +72,7 @@ def read_published(path: Path, extractor: Extractor) -> Gaussian:
     ``extractor``, the SHA-256 of its weights.
 
     Raises:
-        ConfigError: it cannot be read, has not these arrays, or is of another extractor
+        ConfigError: it cannot be read, has not these arrays, or is of another extractor, whose weights may be missing
     """
     option = "reference_statistics"
     try:
@@ -84,8 +84,10 @@ def read_published(path: Path, extractor: Extractor) -> Gaussian:
         raise ConfigError(f"{option}: {path} is no .npz file of plain arrays") from error
     if not {"mu", "sigma"} <= arrays.keys():
         raise ConfigError(f"{option}: {path} has no arrays mu and sigma; such files hold the reference's moments")
-    if "extractor" in arrays and str(arrays["extractor"]) != extractor.sha256:
-        raise ConfigError(f"{option}: {path} is of extractor {str(arrays['extractor'])[:16]}…, not of {extractor.name}")
+    if "extractor" in arrays:
+        extractor.ready()  # weights that have to be fetched have no hash before
+        if (own := str(arrays["extractor"])) != extractor.sha256:
+            raise ConfigError(f"{option}: {path} is of extractor {own[:16]}…, not of {extractor.name}")
     if "extractor" not in arrays and extractor.name != "inception":
         raise ConfigError(
             f"{option}: {path} does not say its extractor, so it is Inception's, not {extractor.name}'s; "

@@ -1,0 +1,45 @@
+"""What networks, schedulers and tokenizers are, in a few letters: the same only where their samples are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def fingerprint(parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 of weights, settings and vocabularies, wherever they lie.
+
+    Args:
+        parts: networks, schedulers, tokenizers and such, by name, as ``pipeline.components``; None where one is missing
+        settings: of their whole, as ``pipeline.config``; names of parts in it do not count
+    """
+    found = hashlib.sha256()
+    whole = {key: value for key, value in public(settings or {}).items() if key not in parts}
+    found.update(json.dumps(whole, sort_keys=True, default=str).encode())
+    for name, part in sorted(parts.items()):
+        told = [name, type(part).__name__, public(settings_of(part)), vocabulary(part)]
+        found.update(json.dumps(told, sort_keys=True, default=str).encode())
+        for key, tensor in sorted(part.state_dict().items()) if hasattr(part, "state_dict") else ():
+            found.update(key.encode())
+            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def settings_of(part: Any) -> dict[str, Any]:
+    """The config of a part of diffusers or transformers; of an image processor, which is its own one."""
+    config = getattr(part, "config", part)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config) if isinstance(config, Mapping) else {}
+
+
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what tells where it came from and who wrote it."""
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
+
+
+def vocabulary(part: Any) -> Any:
+    """The words of a tokenizer and how many it keeps of a text; None of other parts."""
+    return [part.get_vocab(), part.model_max_length] if hasattr(part, "get_vocab") else None
