@@ -95,8 +95,9 @@ def evaluate(
     elif halves and real is not None:
         rows += halved(judge, real, seeds, accelerator, tell)
     told = {"name": Path(str(path_of(reference))).name} if real is None else real.stamp()
+    captions = found[0].made.get("prompts", [])
     drawn = [subject.noise for subject in found if subject.noise is not None]
-    report = Report(rows, stamp([judge], told, list(seeds) if drawn else [], rows[0]["samples"], drawn, prompts))
+    report = Report(rows, stamp([judge], told, list(seeds) if drawn else [], rows[0]["samples"], drawn, captions))
     if folder is not None and accelerator.is_main_process:
         report.save(folder)
     return report

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dxmi import plugins
+from dxmi.dialect import read
 from dxmi.drawing import first_samples
 from dxmi.errors import ConfigError, first_line, require
 from dxmi.piped import PipelineDraw
@@ -69,6 +70,12 @@ def load_pipeline(source: str) -> Any:
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
         raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
+
+
+def own_prompts(folder: Path) -> list[str]:
+    """The prompts that a run's samples were drawn at; none of other folders."""
+    run = folder / "run.yaml"
+    return read(run)["sampler"].get("prompts") or [] if run.exists() else []
 
 
 def is_own_code(folder: Path) -> bool:

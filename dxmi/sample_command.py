@@ -38,19 +38,11 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
     if (folder / "run.yaml").exists() and not (folder / "pipeline").exists():
         raise ConfigError(f"{options.config}: holds no finished run; 'dxmi train ... --resume' goes on with it")
     from dxmi.artefacts import save_grid
-    from dxmi.pipelines import sample_pipeline
+    from dxmi.pipelines import own_prompts, sample_pipeline
 
     out, prompts = target(options.out, "grid.png"), options.prompt or own_prompts(folder)
     save_grid(sample_pipeline(options.config, options.n or 64, options.steps, options.seed or 0, prompts), out)
     print(out)
-
-
-def own_prompts(folder: Path) -> list[str]:
-    """The prompts that a run's samples were drawn at; none of other folders."""
-    from dxmi.dialect import read
-
-    run = folder / "run.yaml"
-    return read(run)["sampler"].get("prompts") or [] if run.exists() else []
 
 
 def run_density(options: argparse.Namespace, overrides: list[str]) -> None:

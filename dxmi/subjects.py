@@ -18,7 +18,7 @@ from dxmi.fingerprints import fingerprint
 from dxmi.learned import learned_draw
 from dxmi.parts import StoredSamples
 from dxmi.piped import PipelineDraw
-from dxmi.pipelines import load_pipeline, usual_steps
+from dxmi.pipelines import load_pipeline, own_prompts, usual_steps
 from dxmi.stored import images, path_of
 
 
@@ -71,6 +71,7 @@ def subjects(source: Any, asked: Asked, accelerator: Accelerator) -> list[Subjec
     path = Path(source).expanduser()
     if (path / "run.yaml").exists() and not (path / "pipeline").exists():
         return [learned(path, asked, accelerator)]
+    asked = asked._replace(prompts=asked.prompts or own_prompts(path))
     if (path / "run.yaml").exists() or (path / "model_index.json").exists() or not path.exists():
         return solved(load_pipeline(str(source)), path.name, asked, accelerator)
     if (path / "config.json").exists():
@@ -102,7 +103,7 @@ def solved(pipeline: Any, name: str, asked: Asked, accelerator: Accelerator) -> 
     """A pipeline under each scheduler at each number of steps."""
     whole, found = fingerprint(pipeline.components, pipeline.config), []
     for scheduler in asked.schedulers or (None,):
-        draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler)
+        draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler, name)
         fixed = [len(draw.student)] if draw.student else [usual_steps(pipeline)] if not asked.steps else []
         title = name if scheduler is None else scheduler.removesuffix("Scheduler")
         made = {"pipeline": whole, "prompts": list(asked.prompts), "dtype": str(draw.network.dtype)}

@@ -1,4 +1,4 @@
-"""``dxmi evaluate`` of pipelines and stored images, and the proxy of a run that learns."""
+"""``dxmi evaluate`` of pipelines and stored images."""
 
 import json
 import subprocess
@@ -230,30 +230,3 @@ def test_a_student_keeps_its_steps_and_its_scheduler():
 def test_python_imports_no_torch_before_it_measures():
     script = "import dxmi, sys; assert 'torch' not in sys.modules and callable(dxmi.evaluate)"
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_a_proxy_keeps_the_best_and_stops_a_run(tmp_path):
-    """Rates next to nothing: the first proxy is about the best, so that the run ends long before its rounds."""
-    config = {
-        "data": {"path": str(DIGITS), "batch_size": 4},
-        "energy": {"name": "conv", "width": 4},
-        "sampler": {"name": "diffusion", "teacher": str(TEACHER), "scheduler": {"name": "ancestral", "steps": 2}},
-        "lr": {"energy": 1e-12, "sampler": 1e-12, "std": 1e-12},
-        "evaluators": [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 64}],
-        "proxy": {"every": 2, "samples": 32, "patience": 2},
-        "compare_steps": [],
-        "tracker": None,
-        "steps": 100,
-    }
-    path, out = tmp_path / "config.yaml", tmp_path / "run"
-    path.write_text(yaml.safe_dump(config))
-    assert main(["train", str(path), "--out", str(out)]) == 0
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    proxies = [line for line in lines if "proxy" in line]
-    assert [line["step"] for line in proxies] == [2, 4, 6]
-    assert proxies[0]["proxy"] == pytest.approx(proxies[2]["proxy"], rel=1e-3)
-    assert proxies[0]["proxy_fd_digits_n32"] == proxies[0]["proxy"]
-    assert json.loads((out / "best" / "proxy.json").read_text())["step"] == 2
-    assert (out / "best" / "model_index.json").exists() and (out / "evaluation.json").exists()
-    assert [folder.name for folder in Path(out / "checkpoints").iterdir()] == ["step-000006"]
-    assert main(["train", str(path), "--out", str(tmp_path / "none"), "--evaluators", "[]"]) == 2
