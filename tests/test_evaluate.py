@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,7 +190,7 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--steps", "four"], "--steps: four are not whole numbers"),
         (TEACHER, [*JUDGE, "--seeds", "1,1"], "--seeds: [1, 1] are not different"),
         (TEACHER, [*JUDGE, "--seed", "1"], "--seed: samples of images have several"),
-        (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: DDPMPipeline does not draw from text"),
+        (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: digits does not draw from text"),
         (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: ['fit'] are not some of"),
         (TEACHER, [*JUDGE, "--evaluator", "nobody"], "nobody"),
         (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "bootstrap"),

@@ -58,7 +58,8 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
         ("data-floor", None),
     ]
     assert all(row["metrics"]["fd_digits"] > 0 and row["samples"] == 40 for row in evaluation["rows"])
-    assert evaluation["stamp"]["reference"]["size"] == 1797
+    stamp = evaluation["stamp"]
+    assert stamp["reference"]["size"] == 1797 and stamp["samples"] == 40 and stamp["prompts"] == []
     card = (out / "pipeline" / "README.md").read_text()
     assert "fd_digits_0.04k" in card and "num_inference_steps=2" in card
     assert "teacher-unipc" in capsys.readouterr().out

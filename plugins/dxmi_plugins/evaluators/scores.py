@@ -99,7 +99,7 @@ def radii(support: Tensor) -> Tensor:
     """Squared distances (M,) float64 of the support (M,D) to their third neighbours; the nearest to each is itself."""
     support = support.double()
     parts = torch.split(support, ROWS)
-    return torch.cat([squares(part, support).kthvalue(NEIGHBOURS + 1).values for part in parts])
+    return torch.cat([nearest(squares(part, support)) for part in parts])
 
 
 def covered(points: Tensor, support: Tensor, radii: Tensor) -> float:
@@ -109,8 +109,13 @@ def covered(points: Tensor, support: Tensor, radii: Tensor) -> float:
     return float(torch.cat(inside).double().mean())
 
 
+def nearest(squares: Tensor) -> Tensor:
+    """Of each row the squared distance to the third neighbour, (B,); topk takes a tenth of kthvalue's time."""
+    return squares.topk(NEIGHBOURS + 1, largest=False).values[:, -1]
+
+
 def squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (A,B) of rows (A,D), (B,D), by a matrix product; equal rows are 0 apart, not their rounding."""
     norms = a.square().sum(1)[:, None] + b.square().sum(1)
-    found = norms - 2 * a @ b.T
-    return found.where(found > 1e-12 * norms, 0)
+    threshold = 1e-12 * float(norms.max())
+    return torch.nn.functional.threshold_(torch.addmm(norms, a, b.T, alpha=-2), threshold, 0)
