@@ -23,7 +23,8 @@ def other_scheduler(own: Any, name: str) -> Any:
     import diffusers
 
     require("table" not in own.config, "--scheduler: a student's steps were learned together; leave it out")
-    known = [found for found in dir(diffusers) if found.endswith("Scheduler") and not found.startswith("Flax")]
+    other = ("Flax", "Inverse")  # of another framework, or towards noise
+    known = [k for k in dir(diffusers) if k.endswith("Scheduler") and not any(word in k for word in other)]
     require(name in known, f"--scheduler: diffusers has no '{name}'; names are such as DPMSolverMultistepScheduler")
     kind = getattr(diffusers, name)
     related = type(own).__name__ in getattr(kind, "_compatibles", []) or name in getattr(own, "_compatibles", [])

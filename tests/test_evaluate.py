@@ -184,6 +184,7 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
     [
         (TEACHER, [], "--reference: give what to measure against"),
         (TEACHER, [*JUDGE, "--scheduler", "Unknown"], "--scheduler: diffusers has no 'Unknown'"),
+        (TEACHER, [*JUDGE, "--scheduler", "DDIMInverseScheduler"], "--scheduler: diffusers has no 'DDIMInv"),
         (TEACHER, [*JUDGE, "--scheduler", "EDMEulerScheduler"], "reads no noise levels of DDPMScheduler"),
         (TEACHER, [*JUDGE, "--steps", "2000"], "--steps: 2000 with DDPMScheduler"),
         (TEACHER, [*JUDGE, "--steps", "0"], "--steps: [0] are not all positive"),

@@ -72,7 +72,7 @@ def one(n: int, extractor: str) -> dict:
         Evaluator, {"name": "fidelity", "extractor": extractor, "metrics": ["fid"], "samples": n, "cache": False}
     )
     reference, accelerator, draw = Images(pixels, "noise"), Accelerator(cpu=True), Clouds()
-    judge(lambda n: reference[:2], reference)  # the reference's moments are kept
+    judge(lambda n: reference[:], reference)  # the reference's moments are kept
     before, seconds = peak(), timed(judge.extractor)
     draw.seconds, start = 0.0, time.perf_counter()
     found = measure([judge], reference, DrawnSamples(draw, 1, 0, accelerator))
