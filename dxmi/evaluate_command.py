@@ -106,8 +106,6 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
         "out": options.out,
     }
     quiet()
-    from rich.console import Console
-
     from dxmi.measuring import evaluate
 
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -115,7 +113,7 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
         chosen["floor"] = None
     report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
     if os.environ.get("RANK", "0") == "0":
-        Console().print(report.show())
+        report.show()
         if options.out is not None:
             print(options.out)
 
@@ -136,11 +134,9 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
 
 def compare(first: Path, second: Path) -> None:
     """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
-    from rich.console import Console
-
     from dxmi.report import compared
 
-    Console().print(compared(first, second).show())
+    compared(first, second).show()
 
 
 def names(given: str | None) -> list[str] | None:

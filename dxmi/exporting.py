@@ -22,7 +22,7 @@ from dxmi.drawing import Student, noise_rule
 from dxmi.errors import first_line, require
 from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
-from dxmi.report import table
+from dxmi.report import show
 from dxmi.streams import Stream
 
 
@@ -69,7 +69,7 @@ def save_stock(folder: Path, out: Path) -> None:
     if evaluation is None:
         Console().print("the run has no evaluators, so the loss in quality was not measured", style="dim")
     else:
-        Console().print(table(evaluation["rows"]))
+        show(evaluation["rows"])
 
 
 def compare(run: Run, samplers: dict[str, Sampler]) -> dict[str, Any] | None:

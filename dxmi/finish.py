@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Generator
 from torch.utils.data import Dataset
@@ -20,7 +19,7 @@ from dxmi.evaluation import Contender, evaluate, stamp
 from dxmi.items import Items
 from dxmi.learned import can_be_drawn, runs_on_end
 from dxmi.pictures import save_learned
-from dxmi.report import table
+from dxmi.report import show
 from dxmi.streams import Stream
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def report(session: Session, evaluation: dict[str, Any] | None) -> None:
         model_card(session.out / "pipeline", session.config.resolved, session.run.sampler.steps, evaluation)
     if evaluation is not None:
         (session.out / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-        Console().print(table(evaluation["rows"]))
+        show(evaluation["rows"])
 
 
 def save_before_after(session: Session, rivals: dict[str, Draw]) -> None:

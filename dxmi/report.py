@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FLOOR = "data-floor"
+WIDE = 200  # characters
 HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
 
 
@@ -37,9 +38,9 @@ class Report:
         """Markdown: a row for each that was measured, mean +- spread over seeds and the minimum in brackets."""
         return markdown(self.rows)
 
-    def show(self) -> Table:
-        """The same for the screen."""
-        return table(self.rows)
+    def show(self) -> None:
+        """The same on the screen."""
+        show(self.rows)
 
     def to_json(self) -> str:
         """The rows and the stamp."""
@@ -133,11 +134,11 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The rows as text, the heading first; of each seed's own spreads and of single classes the JSON alone tells.
 
     ``n`` is the number of samples of each row, which the heading of Fréchet distances has of the first; calls of the
-    network are told where a row knows them.
+    network are told where a row has others than steps.
     """
     metrics = dict.fromkeys(m for row in rows for m in row["metrics"])
     shown = [m for m in metrics if not m.endswith("_std") and not m.startswith(HIDDEN)]
-    counted = any(row["nfe"] is not None for row in rows)
+    counted = any(row["nfe"] not in (None, row["steps"]) for row in rows)
     heading = ["", "steps", *["nfe"] * counted, "n", *(metric_label(m, rows[0]["samples"]) for m in shown)]
     out = [heading]
     for row in rows:
@@ -179,6 +180,14 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         lines.append("fd, fid, kd, kid: lower is better; is, precision, recall: higher")
     out.caption = "\n".join(lines) or None
     return out
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the table; in a log file, which nobody narrows, without folding."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDE)).print(table(rows))
 
 
 def load_report(path: Path, option: str = "--compare") -> Report:

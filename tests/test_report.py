@@ -54,13 +54,13 @@ def test_mean_spread_and_minimum_over_seeds():
 
 def test_every_row_tells_its_number_of_samples():
     lines = Report([row(), floor(1.2345)], STAMP).table().splitlines()
-    assert lines[0] == "|  | steps | nfe | n | fid_10k | kid |"
-    assert lines[2] == "| DDIM | 4 | 4 | 10000 | 4 ±1 (3) | 0.1 ±0 (0.1) |"
-    assert lines[3] == "| data-floor |  |  | 899 | 1.23 |  |"
+    assert lines[0] == "|  | steps | n | fid_10k | kid |"
+    assert lines[2] == "| DDIM | 4 | 10000 | 4 ±1 (3) | 0.1 ±0 (0.1) |"
+    assert lines[3] == "| data-floor |  | 899 | 1.23 |  |"
     assert "| fid |" in markdown([row(samples=50_000)])
 
 
-def test_calls_of_the_network_are_told_where_some_row_knows_them():
+def test_calls_of_the_network_are_told_where_they_are_not_the_steps():
     assert markdown([of_a_run()]).splitlines()[::2] == [
         "|  | steps | n | fd_digits_1.8k | recall |",
         "| student | 4 | 1797 | 0.123 | 0.5 |",

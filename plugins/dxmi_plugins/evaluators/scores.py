@@ -118,4 +118,4 @@ def squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (A,B) of rows (A,D), (B,D), by a matrix product; equal rows are 0 apart, not their rounding."""
     norms = a.square().sum(1)[:, None] + b.square().sum(1)
     threshold = 1e-12 * float(norms.max())
-    return torch.nn.functional.threshold_(torch.addmm(norms, a, b.T, alpha=-2), threshold, 0)
+    return torch.threshold_(torch.addmm(norms, a, b.T, alpha=-2), threshold, 0)
