@@ -13,14 +13,16 @@ from dxmi import plugins
 from dxmi.configured import configured, quiet
 from dxmi.errors import ConfigError
 from dxmi.evaluate_command import run_evaluate
-from dxmi.parser import build_parser
+from dxmi.parser import build_parser, without_pairs
 from dxmi.sample_command import run_sample
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = build_parser()
+    argv, pairs = without_pairs(sys.argv[1:] if argv is None else argv)
     options, overrides = parser.parse_known_args(argv)
+    overrides = [*overrides, *pairs]
     try:
         if overrides and not getattr(options, "takes_overrides", False):
             raise ConfigError(

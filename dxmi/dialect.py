@@ -169,8 +169,10 @@ def contract(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """What differs between two configs, one ``key: old -> new`` each."""
+    """What differs between two configs, one ``key: old -> new`` each; a place in a list is a key."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [d for i, pair in enumerate(zip(old, new, strict=True)) for d in differences(*pair, f"{key}.{i}")]
     return [] if old == new else [f"{key}: {old} -> {new}"]

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
@@ -57,7 +58,7 @@ class DrawnSamples(Part):
         self.ahead = 0 if accelerator.device.type == "cpu" else -(-CHUNK // batch_size)  # on a CPU threads would fight
         self.own = TemporaryDirectory(prefix="dxmi-samples-") if folder is None else None
         self.folder = Path(self.own.name) if self.own is not None else cast(Path, folder)
-        self.told = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw)}
+        self.told = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw), "versions": versions()}
         refuse_other(self.folder / NOTE, self.told)
 
     def chunks(self, n: int) -> Iterator[Tensor]:
@@ -73,7 +74,7 @@ class DrawnSamples(Part):
             if kept is None or len(kept) < size or (len(kept) > size and not per_sample(self.draw)):
                 noise, parts = noise_of_chunk(self.draw, self.seed, i, size), list[Tensor]()
                 for part in in_batches(self.draw, size, self.steps, noise, self.batch_size):
-                    parts.append(stored(part))
+                    parts.append(quantised(part))
                     yield None
                 kept = torch.cat(parts)
                 self.keep(path, kept)
@@ -101,7 +102,12 @@ class DrawnSamples(Part):
         return None if any(part is None for part in found) else torch.cat(found).cpu()
 
 
-def stored(samples: Tensor) -> Tensor:
+def versions() -> dict[str, str]:
+    """Of the libraries that samples and figures are made with."""
+    return {"dxmi": version("dxmi"), "torch": torch.__version__, "diffusers": version("diffusers")}
+
+
+def quantised(samples: Tensor) -> Tensor:
     """Samples (B,*S) as a file keeps them: images (B,C,H,W) in [-1, 1] clamped and rounded to uint8.
 
     Raises:

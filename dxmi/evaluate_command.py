@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from dxmi import plugins
 from dxmi.configured import quiet
 from dxmi.errors import ConfigError, require
 from dxmi.sample_command import learned_shape
@@ -63,7 +65,11 @@ def is_density_run(folder: Path) -> bool:
     from dxmi.dialect import read
 
     config = read(folder / "run.yaml")
-    return config.get("data") is None or not ((folder / "pipeline").exists() or len(learned_shape(folder) or ()) == 3)
+    if config.get("data") is None or (folder / "pipeline").exists():
+        return config.get("data") is None
+    shape = learned_shape(folder)
+    require(shape is not None, f"{folder}: holds no finished run; 'dxmi train ... --resume' goes on with it")
+    return len(shape or ()) != 3
 
 
 def run_density(options: argparse.Namespace) -> None:
@@ -109,9 +115,18 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     from dxmi.measuring import evaluate
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    if options.floor == "none":
+    floor = chosen.get("floor")
+    if isinstance(floor, dict):
+        option = next(key for key in floor if key != "path")
+        require(
+            floor["path"] not in (None, "none", "halves"), f"--floor.{option}: it is for a dataset, as --floor FILE"
+        )
+    if floor == "none":
         chosen["floor"] = None
-    report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
+    try:
+        report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
+    except ConfigError as error:
+        raise ConfigError(spoken(str(error), options.evaluator or "fidelity")) from error
     if os.environ.get("RANK", "0") == "0":
         report.show()
         if options.out is not None:
@@ -132,6 +147,19 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
     return {key: config[key] if config[key] != plain[key] else next(iter(plain[key].values())) for key in plain}
 
 
+def spoken(message: str, evaluator: str) -> str:
+    """A message about an option of the evaluator, by the names that the command has for them."""
+    key, _, rest = message.partition(": ")
+    own = {"samples": "-n", "reference_statistics": "--reference", "reference": "--reference"}
+    own |= {"metrics": "--metrics", "extractor": "--extractor", "plugin": "--evaluator"}
+    if key in own:
+        return f"{own[key]}: {rest}"
+    if key.startswith("plugin."):
+        return f"--evaluator.{message.removeprefix('plugin.')}"
+    known = inspect.signature(plugins.load("dxmi.evaluators", evaluator).__init__).parameters
+    return f"--evaluator.{message}" if key in known else message
+
+
 def compare(first: Path, second: Path) -> None:
     """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
     from dxmi.report import compared
@@ -141,7 +169,9 @@ def compare(first: Path, second: Path) -> None:
 
 def names(given: str | None) -> list[str] | None:
     """``a,b`` as a list."""
-    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    found = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    require(found != [], "a list, as of --steps or --metrics, is empty; leave the option out for its default")
+    return found
 
 
 def numbers(flag: str, given: str | None) -> list[int] | None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, Draw, Evaluator, Samples, as_samples
-from dxmi.drawn import DrawnSamples
+from dxmi.drawn import DrawnSamples, versions
 from dxmi.items import Items
 from dxmi.parts import StoredSamples
 from dxmi.report import FLOOR
@@ -85,6 +83,7 @@ def noted(tell: Callable[[str], None] | None, said: set[str] | None = None) -> I
 def data_floor(evaluators: list[Evaluator], data: Items, accelerator: Accelerator, seed: int) -> dict[str, Any]:
     """The row of two random halves of the real data against each other: what perfect samples would get."""
     drawn, reference = (data.half(k, seed) for k in (0, 1))
+    reference.fingerprint = None  # its statistics are worth no file in the cache
     row = measure(evaluators, reference, StoredSamples(drawn, accelerator))
     return {"name": FLOOR, "steps": None, "nfe": None, **row}
 
@@ -102,9 +101,7 @@ def stamp(
     samples: how many of the first row; noise: where that of each draw came from; prompts: what was drawn at.
     """
     return {
-        "dxmi": version("dxmi"),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
+        **versions(),
         "evaluators": [evaluator.stamp() for evaluator in evaluators],
         "reference": reference,
         "samples": samples,

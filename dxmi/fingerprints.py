@@ -29,6 +29,11 @@ def fingerprint(parts: Mapping[str, Any], settings: Mapping[str, Any] | None = N
     return found.hexdigest()
 
 
+def pipeline_fingerprint(pipeline: Any) -> str:
+    """That of a pipeline's parts, settings and class, which runs the loop."""
+    return fingerprint(pipeline.components, {"class": type(pipeline).__name__, **pipeline.config})
+
+
 def settings_of(part: Any) -> dict[str, Any]:
     """The config of a part of diffusers or transformers; of an image processor, which is its own one."""
     config = getattr(part, "config", part)
@@ -41,5 +46,12 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabulary(part: Any) -> Any:
-    """The words of a tokenizer and how many it keeps of a text; None of other parts."""
-    return [part.get_vocab(), part.model_max_length] if hasattr(part, "get_vocab") else None
+    """How a tokenizer spells words, what it pads with and how many it keeps of a text; None of other parts."""
+    if not hasattr(part, "get_vocab"):
+        return None
+    if hasattr(part, "backend_tokenizer"):
+        spelling = json.loads(part.backend_tokenizer.to_str())
+        spelling |= {"truncation": None, "padding": None}  # as the last text was treated
+    else:
+        spelling = [part.get_vocab(), sorted(getattr(part, "bpe_ranks", {}).items())]
+    return [spelling, part.special_tokens_map, part.model_max_length]

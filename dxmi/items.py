@@ -35,7 +35,7 @@ class Items(Dataset[Tensor]):
         self.stored, self.name, self.about = stored, name, about
         found = hashlib.sha256(f"{stored.dtype} {tuple(stored.shape)} ".encode())
         found.update(stored.contiguous().view(torch.uint8).numpy().data)
-        self.fingerprint = found.hexdigest()
+        self.fingerprint: str | None = found.hexdigest()
 
     def __len__(self) -> int:
         return len(self.stored)

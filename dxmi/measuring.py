@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,33 +71,35 @@ def evaluate(
     accelerator, folder = Accelerator(), None if out is None else Path(out)
     check_processes(accelerator)
     check(n, seeds, batch_size, steps, folder)
+    different(seeds=seeds, steps=steps, scheduler=schedulers)
     published = str(path_of(reference)).endswith(".npz")
+    extra = set(reference) - {"path"} if published and isinstance(reference, Mapping) else set()
+    require(not extra, f"--reference.{''.join(sorted(extra)[:1])}: published statistics have no options; leave it out")
     require(not published or n is not None, "-n: published statistics do not say how many samples to draw; give 50000")
     options = {"metrics": None if metrics is None else list(metrics), "extractor": extractor, "samples": n}
     options["reference_statistics"] = str(path_of(reference)) if published else None
     judge = built(evaluator, {key: value for key, value in options.items() if value is not None})
-    real = None if published else images(reference, "reference", column, label)
     asked = Asked(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
-    found = subjects(pipeline, asked, accelerator)
+    found, seeds = subjects(pipeline, asked, accelerator), seeds or SEEDS
+    drawn = [subject.noise for subject in found if subject.noise is not None]
+    real = None if published else images(reference, "reference", column, label, strict=bool(drawn))
     halves = isinstance(floor, str) and floor == "halves"
-    other = None
+    other = []
     if floor is not None and not halves:
-        other = stored(floor, Asked(column=column, label=label), accelerator, "floor")._replace(name=FLOOR)
-    check_alike(found if other is None else [*found, other], real)
+        other = [stored(floor, Asked(column=column, label=label), accelerator, "floor")._replace(name=FLOOR)]
+    check_alike([*found, *other], real)
+    told = {"name": Path(str(path_of(reference))).name} if real is None else real.stamp()
+    captions, size = found[0].made.get("prompts", []), n or len(real or ())
+    made = stamp([judge], told, list(seeds) if drawn else [], size, drawn, captions)
     if folder is not None:
-        refuse_other(folder, [{"name": s.name, "steps": s.steps, "subject": s.made} for s in found])
+        refuse_other(folder, [{"name": s.name, "steps": s.steps, "subject": s.made} for s in found], made)
     console = Console(stderr=True, quiet=not accelerator.is_main_process)
     tell = partial(console.print, style="dim", highlight=False)
-    seeds = seeds or SEEDS
+    floors = [measured(subject, judge, real, seeds, tell) for subject in other]  # first, to fail before all is drawn
     rows = [measured(subject, judge, real, seeds, tell) for subject in found]
-    if other is not None:
-        rows.append(measured(other, judge, real, seeds, tell))
-    elif halves and real is not None:
-        rows += halved(judge, real, seeds, accelerator, tell)
-    told = {"name": Path(str(path_of(reference))).name} if real is None else real.stamp()
-    captions = found[0].made.get("prompts", [])
-    drawn = [subject.noise for subject in found if subject.noise is not None]
-    report = Report(rows, stamp([judge], told, list(seeds) if drawn else [], rows[0]["samples"], drawn, captions))
+    if halves and real is not None:
+        floors = halved(judge, real, seeds, accelerator, tell)
+    report = Report([*rows, *floors], made | {"samples": rows[0]["samples"]})
     if folder is not None and accelerator.is_main_process:
         report.save(folder)
     return report
@@ -109,9 +111,14 @@ def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Se
     require(all(0 <= seed < 2**32 for seed in seeds), f"--seeds: {list(seeds)} are not all between 0 and 2^32 - 1")
     require(batch_size is None or batch_size >= 1, f"--batch-size: {batch_size} is not positive")
     require(all(k >= 1 for k in steps), f"--steps: {list(steps)} are not all positive")
-    for flag, numbers in (("--seeds", seeds), ("--steps", steps)):
-        require(len(set(numbers)) == len(numbers), f"{flag}: {list(numbers)} are not different ones")
-    require(out is None or not out.is_file(), f"--out: {out} is a file; give a folder")
+    for part in [] if out is None else [out, *out.parents]:
+        require(not part.exists() or part.is_dir(), f"--out: {part} is a file; give a folder")
+
+
+def different(**given: Sequence[Any]) -> None:
+    """Raise ConfigError if one of these lists has something twice."""
+    for flag, values in given.items():
+        require(len(set(values)) == len(values), f"--{flag}: {', '.join(map(str, values))} are not different ones")
 
 
 def check_alike(found: Sequence[Subject], real: Images | None) -> None:

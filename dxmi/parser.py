@@ -28,6 +28,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def without_pairs(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without ``--key.sub VALUE``, and these: argparse would take VALUE for what it has a place for."""
+    rest, pairs, given = list[str](), list[str](), iter(argv)
+    for argument in given:
+        own = argument.startswith("--") and "." in argument.partition("=")[0]
+        (pairs if own else rest).append(argument)
+        if own and "=" not in argument:
+            pairs += [value for value in [next(given, None)] if value is not None]
+    return rest, pairs
+
+
 def command(commands: Any, name: str, about: str, **options: Any) -> argparse.ArgumentParser:
     """One command."""
     found: argparse.ArgumentParser = commands.add_parser(
@@ -107,7 +118,8 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("-n", type=int, help=number)
     evaluate.add_argument("--seeds", help="of pipelines: a measurement for each (default: 0,1,2)")
     evaluate.add_argument("--seed", type=int, help="of a run on a known density (default: the run's)")
-    evaluate.add_argument("--batch-size", type=int, help="images drawn at once (default: 64); they do not depend on it")
+    batch = "images drawn at once, at most 256 (default: 64); they do not depend on it"
+    evaluate.add_argument("--batch-size", type=int, help=batch)
     evaluate.add_argument("--scheduler", help="classes of diffusers in place of the pipeline's, as A,B: a row for each")
     evaluate.add_argument("--steps", help="numbers of steps, as 4,10,50: a row for each (default: the pipeline's)")
     evaluate.add_argument(

@@ -74,8 +74,8 @@ def load_pipeline(source: str) -> Any:
 
 def own_prompts(folder: Path) -> list[str]:
     """The prompts that a run's samples were drawn at; none of other folders."""
-    run = folder / "run.yaml"
-    return read(run)["sampler"].get("prompts") or [] if run.exists() else []
+    sampler = read(folder / "run.yaml").get("sampler") if (folder / "run.yaml").exists() else None
+    return sampler.get("prompts") or [] if isinstance(sampler, dict) else []
 
 
 def is_own_code(folder: Path) -> bool:

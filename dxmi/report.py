@@ -205,28 +205,39 @@ def load_report(path: Path, option: str = "--compare") -> Report:
         raise ConfigError(f"{option}: {path} holds no report of 'dxmi evaluate'; give another") from error
 
 
-def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ConfigError if the folder's report has a row, but the floor, that is none of ``{name, steps, subject}``."""
+def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the folder's report is of something else, and would be lost.
+
+    rows: ``{name, steps, subject}`` of what is to be measured. More of them, more seeds and more samples than before
+    are the same report made larger.
+    """
     if not (folder / "report.json").exists():
         return
-    keys = ("name", "steps", "subject")
-    wanted = json.loads(json.dumps([[row[key] for key in keys] for row in rows]))  # as a file has it
-    for row in load_report(folder / "report.json", "--out").rows:
-        if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted:
-            at = "" if row["steps"] is None else f", {row['steps']} steps"
-            raise ConfigError(
-                f"--out: {folder} holds a report of something else ({row['name']}{at}); give another folder"
-            )
+    old, keys = load_report(folder / "report.json", "--out"), ("name", "steps", "subject")
+    wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
+    lost = [row["name"] for row in old.rows if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted]
+    for key in ("evaluators", "reference", "prompts"):
+        lost += differences(old.stamp.get(key), new.get(key), key)
+    lost += [f"seed {seed}" for seed in old.stamp.get("seed", []) if seed not in new.get("seed", [])]
+    lost += [f"{row['name']}, {row['samples']} samples" for row in old.rows[:1] if row["samples"] > new["samples"]]
+    told = f"--out: {folder} holds a report of something else ({''.join(lost[:1])}); give another folder"
+    require(not lost, told)
 
 
 def compared(first: Path, second: Path) -> Report:
     """The rows of two reports whose figures may be held against each other, named after their files or folders.
+
+    Their noise may differ, and seeds count only where both have some: images that are stored have none.
 
     Raises:
         ConfigError: one cannot be read, or their stamps or numbers of samples differ; the message says where
     """
     reports = load_report(first), load_report(second)
     told = [report.stamp | {"samples": report.rows[0]["samples"]} for report in reports]
+    seeds = [seed if isinstance(seed, list) else [seed] for seed in (made.pop("seed", []) for made in told)]
+    for made, seed in zip(told, seeds, strict=True):
+        made.pop("noise", None)  # chains and pipelines may be compared, and so may images that nobody drew
+        made.update({"seed": seed} if all(seeds) else {})
     differing = differences(told[0], told[1])
     if differing:
         raise ConfigError(f"--compare: the two were not made alike: {'; '.join(differing)}")

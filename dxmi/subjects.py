@@ -14,11 +14,12 @@ from dxmi.dialect import read
 from dxmi.drawing import noise_rule
 from dxmi.drawn import DrawnSamples
 from dxmi.errors import require
-from dxmi.fingerprints import fingerprint
+from dxmi.fingerprints import fingerprint, pipeline_fingerprint
 from dxmi.learned import learned_draw
 from dxmi.parts import StoredSamples
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline, own_prompts, usual_steps
+from dxmi.samples import CHUNK
 from dxmi.stored import images, path_of
 
 
@@ -66,16 +67,22 @@ def subjects(source: Any, asked: Asked, accelerator: Accelerator) -> list[Subjec
     """
     if hasattr(source, "components"):
         return solved(source, type(source).__name__, asked, accelerator)
-    if isinstance(source, Tensor | Mapping):
+    if isinstance(source, Tensor):
         return [stored(source, asked, accelerator)]
-    path = Path(source).expanduser()
-    if (path / "run.yaml").exists() and not (path / "pipeline").exists():
+    given = str(path_of(source))
+    path = Path(given).expanduser()
+    run, whole = (path / "run.yaml").exists(), (path / "model_index.json").exists()
+    if isinstance(source, Mapping):
+        option = next((key for key in source if key != "path"), "path")
+        require(not (run or whole), f"--source.{option}: {given} is drawn from, not read; leave it out")
+        return [stored(source, asked, accelerator)]
+    if run and not (path / "pipeline").exists():
         return [learned(path, asked, accelerator)]
-    asked = asked._replace(prompts=asked.prompts or own_prompts(path))
-    if (path / "run.yaml").exists() or (path / "model_index.json").exists() or not path.exists():
-        return solved(load_pipeline(str(source)), path.name, asked, accelerator)
+    if run or whole or not path.exists():
+        asked = asked._replace(prompts=asked.prompts or own_prompts(path))
+        return solved(load_pipeline(str(path) if path.exists() else given), path.resolve().name, asked, accelerator)
     if (path / "config.json").exists():
-        load_pipeline(str(source))  # which says what else it is
+        load_pipeline(str(path))  # which says what else it is
     return [stored(source, asked, accelerator)]
 
 
@@ -84,7 +91,7 @@ def stored(source: Any, asked: Asked, accelerator: Accelerator, key: str = "sour
     why = "these images are stored, and nobody draws them"
     asked.refuse(why, "schedulers", "steps", "prompts", "seeds", "batch_size")
     found = images(source, key, asked.column, asked.label, strict=key == "source")
-    name = found.name if isinstance(source, Tensor) else Path(path_of(source)).name
+    name = found.name if isinstance(source, Tensor) else Path(path_of(source)).resolve().name
     shape, made = found.event_shape, {"images": found.fingerprint}
     return Subject(name, None, None, shape, made, lambda seed: StoredSamples(found, accelerator))
 
@@ -93,6 +100,8 @@ def learned(run: Path, asked: Asked, accelerator: Accelerator) -> Subject:
     """A run on images that left no pipeline: its learned sampler, or its chain on the learned energy."""
     asked.refuse(f"{run} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
     draw, networks = learned_draw(run)
+    if not draw.per_sample:
+        asked.refuse(f"{run} draws {CHUNK} chains at once", "batch_size")
     require(len(draw.shape) == 3, f"{run}: its samples are vectors; its evaluation.json has what 'dxmi train' measured")
     steps = draw.sampler.steps * draw.times
     made = {"run": fingerprint(networks), "sampler": read(run / "run.yaml")["sampler"]}
@@ -101,7 +110,7 @@ def learned(run: Path, asked: Asked, accelerator: Accelerator) -> Subject:
 
 def solved(pipeline: Any, name: str, asked: Asked, accelerator: Accelerator) -> list[Subject]:
     """A pipeline under each scheduler at each number of steps."""
-    whole, found = fingerprint(pipeline.components, pipeline.config), []
+    whole, found = pipeline_fingerprint(pipeline), []
     for scheduler in asked.schedulers or (None,):
         draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler, name)
         fixed = [len(draw.student)] if draw.student else [usual_steps(pipeline)] if not asked.steps else []

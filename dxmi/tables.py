@@ -35,6 +35,8 @@ def load_table(data: Data) -> Any:
     kind, options = how or (given, {"name": data.subset})
     if how is not None:
         data.refuse("subset", what="files have none")
+        if "split" in options:
+            data.refuse("split", what="a single file, or shards, have none")
     try:
         return load_dataset(kind, split=options.pop("split", split), streaming=data.streaming, **options)
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path

@@ -135,6 +135,12 @@ def test_differences_name_the_keys():
     assert differences(old, old) == []
 
 
+def test_differences_name_the_places_in_lists():
+    old, new = ({"data": 1, "evaluators": [{"name": "a", "k": k}, {"name": "b"}], "steps": [4, k]} for k in (5, 6))
+    assert differences(old, new) == ["evaluators.0.k: 5 -> 6", "steps.1: 5 -> 6"]
+    assert differences({"steps": [4]}, {"steps": [4, 5]}) == ["steps: [4] -> [4, 5]"]
+
+
 def test_put_keeps_the_neighbours():
     config = {"energy": {"name": "conv", "width": 3}}
     put(config, ["energy", "blocks"], 2)

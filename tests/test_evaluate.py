@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import DIGITS, EXTRACTOR, ROOT
+from dxmi_plugins.evaluators.classifier import Classifier
 from dxmi_plugins.evaluators.extractors import make_extractor
 from PIL import Image
 from tiny import tiny
@@ -136,13 +137,63 @@ def test_published_statistics_stand_for_a_reference(tmp_path, capsys):
 def test_options_of_the_evaluator_follow_its_name(tmp_path):
     out, more = tmp_path / "out", ["--evaluator.infinity", "true", "--evaluator.bootstrap=5"]
     asked = ["--steps", "2", "--metrics", "fid", "-n", "40", "--seeds", "0", "--out", str(out)]
-    assert main(["evaluate", str(TEACHER), *JUDGE, *asked, *more]) == 0
+    assert main(["evaluate", *more, str(TEACHER), *JUDGE, *asked]) == 0
     found = json.loads((out / "report.json").read_text())["rows"][0]["metrics"]
     assert set(found) == {"fd_digits", "fd_digits_inf", "fd_digits_low", "fd_digits_high"}
 
 
 CHAIN = {"sampler": {"name": "langevin", "step_size": 0.01, "steps": 3}, "compare_steps": []}
 LEARNED = {"sampler": {"name": "vgs", "steps": 3}, "value": {"name": "conv", "width": 4}, "compare_steps": []}
+
+
+def test_a_run_is_drawn_at_its_own_prompts(tmp_path):
+    teacher = tiny("sd", tmp_path / "teacher")
+    config = {"sampler": {"name": "diffusion", "teacher": str(teacher), "prompts": ["a cat", "a dog"]}}
+    run, asked = tmp_path / "run", {"steps": [2], "floor": None, **QUICK}
+    run.mkdir()
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    (run / "pipeline").symlink_to(teacher)
+    own, same = dxmi.evaluate(run, DIGITS, **asked), dxmi.evaluate(teacher, DIGITS, prompts=["a cat", "a dog"], **asked)
+    assert own.stamp == same.stamp and own.stamp["prompts"] == ["a cat", "a dog"]
+    assert own.rows[0]["seeds"] == same.rows[0]["seeds"]
+
+
+def test_an_unfinished_run_is_named(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"path": "x"}, "sampler": "diffusion"}))
+    assert main(["evaluate", str(tmp_path), *JUDGE]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_a_folder_keeps_its_report(folder, tmp_path, capsys):
+    """More seeds and samples than before make it larger; another reference, or fewer of them, would lose it."""
+    half = images(str(DIGITS), "reference").pixels[:900]
+    dxmi.evaluate(folder, DIGITS, steps=[2], floor=None, out=tmp_path, **QUICK)
+    before = (tmp_path / "report.json").read_bytes()
+    for reference, change, says in (
+        (half, {}, "reference.name: digits.parquet -> tensor"),
+        (DIGITS, {"n": 39}, "40 samples"),
+        (DIGITS, {"seeds": [0]}, "seed 1"),
+        (DIGITS, {"evaluator": {"name": "fidelity", "bootstrap": 3}}, "evaluators.0.bootstrap: 0 -> 3"),
+    ):
+        with pytest.raises(ConfigError, match=f"--out: .* holds a report of something else .*{says}"):
+            dxmi.evaluate(folder, reference, steps=[2], floor=None, out=tmp_path, **QUICK | change)
+    assert (tmp_path / "report.json").read_bytes() == before
+    larger = dxmi.evaluate(
+        folder, DIGITS, steps=[1, 2], floor=None, out=tmp_path, **QUICK | {"n": 50, "seeds": [0, 1, 2]}
+    )
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == larger.rows
+
+
+def test_grey_samples_are_measured_against_colour(tmp_path):
+    """Grey images against themselves as colour ones, by an extractor of colour."""
+    weights = Classifier.load(EXTRACTOR)
+    colour = Classifier(**weights.options | {"channels": 3})
+    state = weights.state_dict()
+    colour.load_state_dict(state | {"body.0.0.weight": state["body.0.0.weight"].repeat(1, 3, 1, 1) / 3})
+    colour.save(tmp_path / "colour.safetensors")
+    grey = images(str(DIGITS), "reference").pixels
+    asked = {"extractor": str(tmp_path / "colour.safetensors"), "metrics": ["fid"], "floor": None}
+    assert abs(dxmi.evaluate(grey, grey.repeat(1, 3, 1, 1), **asked).rows[0]["metrics"]["fd_colour"]) < 1e-3
 
 
 @pytest.mark.parametrize("kind", [CHAIN, LEARNED])
@@ -189,20 +240,27 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--steps", "2000"], "--steps: 2000 with DDPMScheduler"),
         (TEACHER, [*JUDGE, "--steps", "0"], "--steps: [0] are not all positive"),
         (TEACHER, [*JUDGE, "--steps", "four"], "--steps: four are not whole numbers"),
-        (TEACHER, [*JUDGE, "--seeds", "1,1"], "--seeds: [1, 1] are not different"),
+        (TEACHER, [*JUDGE, "--seeds", "1,1"], "--seeds: 1, 1 are not different"),
         (TEACHER, [*JUDGE, "--seed", "1"], "--seed: samples of images have several"),
         (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: digits does not draw from text"),
         (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: ['fit'] are not some of"),
         (TEACHER, [*JUDGE, "--evaluator", "nobody"], "nobody"),
-        (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "bootstrap"),
-        (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "bootstrap: 1 resamples give no interval"),
+        (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "--evaluator.bootstraps: no such key; nearest: bootstrap"),
+        (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "--evaluator.bootstrap: 1 resamples give no interval"),
+        (TEACHER, [*JUDGE, "--metrics", "accuracy"], "--metrics: accuracy needs samples that were drawn at labels"),
+        (TEACHER, [*JUDGE, "--scheduler", "DDIMScheduler,DDIMScheduler"], "--scheduler: DDIMScheduler, DDIMSch"),
+        (TEACHER, [*JUDGE, "--steps", ""], "is empty; leave the option out"),
+        (TEACHER, [*JUDGE, "--floor", "none", "--floor.split", "test"], "--floor.split: it is for a dataset"),
+        (TEACHER, [*JUDGE, "--reference.split", "test"], "--reference.split: a single file, or shards, have none"),
+        (TEACHER, [*JUDGE, "--source.size", "8"], "is drawn from, not read; leave it out"),
+        (TEACHER, [*JUDGE, "--label", "labels"], "--reference.label: "),
         (TEACHER, [*JUDGE, "--evaluators.bootstrap", "5"], "--evaluators.bootstrap: 'evaluate' has no such option"),
         (TEACHER, [*JUDGE, "--column", "pixels"], "dxmi: --reference.column: "),
         (TEACHER, [*JUDGE, "--reference.column", "label"], "dxmi: "),
         (TEACHER, [*JUDGE, "--reference.size", "16"], "reference: its images are (16, 16), those of digits (8, 8)"),
         (TEACHER, [*JUDGE, "--reference.flip", "true"], "--reference.flip: no such option; there are path, "),
         (TEACHER, [*JUDGE, "--floor", "nowhere.parquet"], "dxmi: --floor: there is no nowhere.parquet"),
-        (TEACHER, [*JUDGE, "--steps", "2,2"], "--steps: [2, 2] are not different"),
+        (TEACHER, [*JUDGE, "--steps", "2,2"], "--steps: 2, 2 are not different"),
         (TEACHER, ["--reference", str(DIGITS), "--metrics", "fid"], "inception-2015-12-05-6726825d.pth"),
         (DIGITS, [*JUDGE, "--steps", "4"], "--steps: these images are stored, and nobody draws them; leave it out"),
         (DIGITS, [*JUDGE, "--seeds", "4"], "--seeds: these images are stored, and nobody draws them; leave it out"),

@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import DanceDiffusionPipeline, DDIMScheduler, DDPMPipeline, IPNDMScheduler, UNet1DModel
+from diffusers import DanceDiffusionPipeline, DDIMPipeline, DDIMScheduler, DDPMPipeline, IPNDMScheduler, UNet1DModel
 from diffusers.utils import dummy_torch_and_torchsde_objects as without_torchsde
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
@@ -19,7 +19,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 from dxmi.api import ConfigError
 from dxmi.cli import main
 from dxmi.drawn import DrawnSamples
-from dxmi.fingerprints import fingerprint
+from dxmi.fingerprints import fingerprint, pipeline_fingerprint
 from dxmi.piped import PipelineDraw
 from dxmi.pipelines import load_pipeline, sample_pipeline
 from dxmi.samples import generators
@@ -184,6 +184,12 @@ def longer():
     return found
 
 
+def padded():
+    found = tokenizer()
+    found.pad_token = "0"
+    return found
+
+
 def moved():
     found = tokenizer()
     found.name_or_path = "elsewhere"
@@ -196,6 +202,7 @@ def test_a_fingerprint_is_of_all_that_images_depend_on():
     others = [
         fingerprint(changed(tokenizer=with_word("other"))),
         fingerprint(changed(tokenizer=longer())),
+        fingerprint(changed(tokenizer=padded())),
         fingerprint(changed(scheduler=DDIMScheduler(beta_end=0.5))),
         fingerprint(changed(feature_extractor=CLIPImageProcessor(size=9))),
         fingerprint(changed(), {"requires_safety_checker": True}),
@@ -209,6 +216,35 @@ def test_a_fingerprint_is_the_same_wherever_a_pipeline_lies(tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     one, two = (load_pipeline(str(tmp_path / name)) for name in ("one", "two"))
     assert one.config["_name_or_path"] != two.config["_name_or_path"]
-    assert fingerprint(one.components, one.config) == fingerprint(two.components, two.config)
+    one.tokenizer(["a cat"], padding="max_length", max_length=5, truncation=True)  # it keeps how
+    assert pipeline_fingerprint(one) == pipeline_fingerprint(two)
     two.register_to_config(requires_safety_checker=True)
-    assert fingerprint(one.components, one.config) != fingerprint(two.components, two.config)
+    assert pipeline_fingerprint(one) != pipeline_fingerprint(two)
+
+
+def test_a_fingerprint_is_of_the_pipeline_s_loop_too():
+    one, two = (kind(ddpm().unet, DDIMScheduler()) for kind in (DDPMPipeline, DDIMPipeline))
+    two.unet = one.unet
+    assert fingerprint(one.components, one.config) == fingerprint(two.components, two.config)
+    assert pipeline_fingerprint(one) != pipeline_fingerprint(two)
+
+
+class Slow:
+    """A tokenizer in Python, as transformers has them."""
+
+    special_tokens_map, model_max_length = {"pad_token": "!"}, 8
+
+    def __init__(self, *merges):
+        self.bpe_ranks = {pair: rank for rank, pair in enumerate(merges)}
+
+    def get_vocab(self):
+        return {"a": 0, "b": 1}
+
+
+def test_a_fingerprint_is_of_the_merges_of_a_tokenizer():
+    """One vocabulary, but "ab" is one word or two."""
+    vocabulary = {**tokenizer().get_vocab(), "ab</w>": len(tokenizer())}
+    fast = [CLIPTokenizer(vocab=vocabulary, merges=merges) for merges in ([], [("a", "b</w>")])]
+    assert fast[0].get_vocab() == fast[1].get_vocab() and fast[0]("ab").input_ids != fast[1]("ab").input_ids
+    for pair in (fast, [Slow(("a", "b"), ("b", "a")), Slow(("b", "a"), ("a", "b"))]):
+        assert len({fingerprint({"tokenizer": each}) for each in pair}) == 2

@@ -119,17 +119,17 @@ def test_saving_leaves_whole_files_and_no_picture_of_before(tmp_path, monkeypatc
 
 def test_a_folder_keeps_to_what_it_measured(tmp_path):
     """More steps than before go; another pipeline, fewer rows or a broken file do not."""
-    refuse_other(tmp_path, [row()])
+    refuse_other(tmp_path, [row()], STAMP)
     Report([row(), row(steps=10), floor()], STAMP).save(tmp_path)
-    refuse_other(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")])
+    refuse_other(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")], STAMP)
     other = row(steps=10) | {"subject": {"pipeline": "1", "prompts": []}}
-    for rows in ([row(), other], [row()]):
+    for rows in ([row(), other], [row()], STAMP):
         with pytest.raises(ConfigError, match=r"^--out: .* holds a report of something else \(DDIM, 10 steps\); give"):
-            refuse_other(tmp_path, rows)
+            refuse_other(tmp_path, rows, STAMP)
     for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}'):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(ConfigError, match="^--out: .*report.json holds no report"):
-            refuse_other(tmp_path, [row()])
+            refuse_other(tmp_path, [row()], STAMP)
 
 
 def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
@@ -150,11 +150,40 @@ def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "reference.sha256: 0 -> 1" in told and "samples: 10000 -> 2000" in told
     assert main(["evaluate", "--compare", a, d]) == 2
-    assert "prompts: ['a cat'] -> ['a dog']" in capsys.readouterr().err
+    assert "prompts.0: a cat -> a dog" in capsys.readouterr().err
     (tmp_path / "d.json").write_text(json.dumps({"rows": []}))
     for bad in ("d.json", "none.json"):
         with pytest.raises(ConfigError, match=f"--compare: .*{bad} holds no report"):
             compared(tmp_path / "a" / "report.json", tmp_path / bad)
+
+
+def stamped(folder, **made):
+    Report([row()], {**STAMP, **made}).save(folder)
+    return folder / "report.json"
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        ({"seed": []}, None),  # stored images
+        ({"seed": 0}, None),  # a run's
+        ({"seed": 1}, "seed.0: 0 -> 1"),
+        ({"seed": [0, 1]}, r"seed: \[0\] -> \[0, 1\]"),
+        ({"noise": []}, None),
+        ({"noise": ["each chunk of 256 samples"]}, None),
+        ({"evaluators": [{"extractor": "inception", "k": 5}]}, "evaluators.0.k: None -> 5"),
+    ],
+)
+def test_noise_may_differ_and_seeds_only_where_both_have_some(other, differing, tmp_path):
+    paths = [
+        stamped(tmp_path / name, **{"seed": [0], "noise": ["each sample"], **made})
+        for name, made in (("a", {}), ("b", other))
+    ]
+    if differing is None:
+        assert len(compared(*paths).rows) == len(compared(*paths[::-1]).rows) == 2
+    else:
+        with pytest.raises(ConfigError, match=f"^--compare: the two were not made alike: {differing}$"):
+            compared(*paths)
 
 
 # The floor

@@ -100,6 +100,15 @@ def test_images_are_taken_up_where_a_run_stopped(tmp_path):
         DrawnSamples(Images(), 1, 1, Accelerator(), tmp_path / "kept")
 
 
+def test_samples_of_other_versions_are_not_taken_up(tmp_path, monkeypatch):
+    """They would be stamped with these."""
+    DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)(2)
+    DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)
+    monkeypatch.setattr("dxmi.drawn.version", {"dxmi": "9.8", "diffusers": "7.6"}.get)
+    with pytest.raises(ConfigError, match="^--out: .* holds samples with versions .* instead of .*'diffusers': '7.6'"):
+        DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)
+
+
 def test_broken_images_are_told():
     with pytest.raises(FloatingPointError, match="not finite"):
         DrawnSamples(lambda n, steps, g: torch.full((n, 1, 2, 2), torch.nan), 1, 0, Accelerator())(2)

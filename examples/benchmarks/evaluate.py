@@ -2,8 +2,10 @@
 
 The sampler is trivially cheap (smooth random colour images) and the extractor a small network of random weights with
 as many features as Inception has, so that what grows with the number of samples shows: 50,000 images are 146 MiB in
-eight bits, their features 391 MiB. Each number of samples runs in a process of its own, against the same reference,
-which is ready before the clock starts.
+eight bits, their features 391 MiB. "Above the start" is the most that is in memory when a batch is drawn, over that
+at the second: the first is for what is allocated once, and what the distance takes at the end would hide the images.
+Each number of samples runs in a process of its own, against the same reference, which is ready before the clock
+starts.
 
     python examples/benchmarks/evaluate.py --out examples/benchmarks/evaluate.json
 """
@@ -18,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 from dxmi_plugins.evaluators.classifier import Classifier
@@ -29,6 +32,7 @@ from dxmi.evaluation import measure
 from dxmi.items import Images
 
 FEATURES = 2048
+GROWTH = 60  # MiB; 50,000 images in eight bits are 146
 
 
 class Clouds:
@@ -37,8 +41,12 @@ class Clouds:
     per_sample = True
     seconds = 0.0
 
+    def __init__(self):
+        self.memory: list[float] = []  # before each batch, MiB
+
     def __call__(self, n, steps, generator):
         """N of them, each from its own generator."""
+        self.memory.append(resident())
         start = time.perf_counter()
         small = randn((n, 3, 4, 4), torch.zeros(()), generator)
         images = torch.nn.functional.interpolate(small, size=32, mode="bilinear")
@@ -65,6 +73,11 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resident() -> float:
+    """What this process has in memory now, MiB."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def one(n: int, extractor: str) -> dict:
     """The distance of n images, the process's peak memory and where the time of one image went."""
     pixels = torch.randint(0, 256, (2500, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -73,7 +86,7 @@ def one(n: int, extractor: str) -> dict:
     )
     reference, accelerator, draw = Images(pixels, "noise"), Accelerator(cpu=True), Clouds()
     judge(lambda n: reference[:], reference)  # the reference's moments are kept
-    before, seconds = peak(), timed(judge.extractor)
+    seconds = timed(judge.extractor)
     draw.seconds, start = 0.0, time.perf_counter()
     found = measure([judge], reference, DrawnSamples(draw, 1, 0, accelerator))
     whole = time.perf_counter() - start
@@ -82,7 +95,7 @@ def one(n: int, extractor: str) -> dict:
         "samples": found["samples"],
         "metrics": found["metrics"],
         "peak_mib": round(peak(), 1),
-        "above_start_mib": round(peak() - before, 1),
+        "above_start_mib": round(max(draw.memory) - draw.memory[1], 1),
         **{f"{name}_us": round(spent / n * 1e6, 1) for name, spent in parts.items()},
     }
 
@@ -118,10 +131,13 @@ def main() -> None:
             )
     ratio = rows[1]["peak_mib"] / rows[0]["peak_mib"]
     print(f"peak memory at {given.samples[1]} over that at {given.samples[0]}: {ratio:.3f}")
+    growth = rows[1]["above_start_mib"] - rows[0]["above_start_mib"]
+    print(f"growth above the start between the two: {growth:.1f} MiB")
     if given.out:
         versions = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-        given.out.write_text(json.dumps({**versions, "rows": rows, "peak_ratio": round(ratio, 3)}, indent=1) + "\n")
-    sys.exit(0 if ratio <= 1.2 else 1)
+        found = {"rows": rows, "peak_ratio": round(ratio, 3), "growth_mib": round(growth, 1)}
+        given.out.write_text(json.dumps({**versions, **found}, indent=1) + "\n")
+    sys.exit(0 if ratio <= 1.2 and growth < GROWTH else 1)
 
 
 if __name__ == "__main__":

@@ -125,16 +125,17 @@ class Wanted(NamedTuple):
         """The samples' batches (B,C,H,W), as they come.
 
         Raises:
-            ConfigError: they are of another shape than the reference, or have other channels than an extractor reads
+            ConfigError: they are of another size than the reference, or have other channels than an extractor reads
         """
-        first = None if real is None else real.images[0].shape
+        first = None
         for batch in batches:
             if first is None:
                 first = batch.shape[1:]
                 self.check_channels(first)
+                if real is not None and real.images[0].shape[1:] != first[1:]:
+                    raise ConfigError(f"samples are {tuple(first)}, the reference {tuple(real.images[0].shape)}")
             if batch.shape[1:] != first:
-                where = "the first" if real is None else "the reference"
-                raise ConfigError(f"samples are {tuple(batch.shape[1:])}, {where} {tuple(first)}")
+                raise ConfigError(f"samples are {tuple(batch.shape[1:])}, the first {tuple(first)}")
             yield batch
 
     def check_channels(self, shape: tuple[int, ...]) -> None:
