@@ -215,7 +215,8 @@ def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping
         return
     old, keys = load_report(folder / "report.json", "--out"), ("name", "steps", "subject")
     wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
-    lost = [row["name"] for row in old.rows if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted]
+    gone = [row for row in old.rows if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted]
+    lost = [row["name"] + ("" if row["steps"] is None else f", {row['steps']} steps") for row in gone]
     for key in ("evaluators", "reference", "prompts"):
         lost += differences(old.stamp.get(key), new.get(key), key)
     lost += [f"seed {seed}" for seed in old.stamp.get("seed", []) if seed not in new.get("seed", [])]
