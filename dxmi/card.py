@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from dxmi.report import markdown
+from dxmi.figures import markdown
 from dxmi.usage import Usage, usage_of_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

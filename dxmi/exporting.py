@@ -21,8 +21,8 @@ from dxmi.dialect import read
 from dxmi.drawing import Student, noise_rule
 from dxmi.errors import first_line, require
 from dxmi.evaluation import Contender, evaluate, stamp
+from dxmi.figures import show
 from dxmi.items import Items
-from dxmi.report import show
 from dxmi.streams import Stream
 
 

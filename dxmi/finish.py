@@ -16,10 +16,10 @@ from dxmi.card import model_card
 from dxmi.densities import finish_density
 from dxmi.drawing import first_samples, noise_rule
 from dxmi.evaluation import Contender, evaluate, stamp
+from dxmi.figures import show
 from dxmi.items import Items
 from dxmi.learned import can_be_drawn, runs_on_end
 from dxmi.pictures import save_learned
-from dxmi.report import show
 from dxmi.streams import Stream
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from dxmi.api import Evaluator
 from dxmi.config import build_plugin
 from dxmi.errors import ConfigError, require
 from dxmi.evaluation import data_floor, measure, noted, stamp
+from dxmi.figures import metric_label
 from dxmi.fitting import check_processes
 from dxmi.items import Images
-from dxmi.report import FLOOR, Report, metric_label, over_seeds, refuse_other
+from dxmi.report import FLOOR, Report, over_seeds, refuse_other
 from dxmi.stored import Given, images, path_of
 from dxmi.subjects import Asked, Subject, stored, subjects
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from dxmi.dialect import differences
 from dxmi.errors import ConfigError, require
+from dxmi.figures import markdown, metric_label, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
 FLOOR = "data-floor"
-WIDE = 200  # characters
-HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
 
 
 @dataclass
@@ -120,74 +118,6 @@ def over_seeds(
         "minimum": {m: min(v) for m, v in values.items()},
         "seeds": {str(seed): row["metrics"] for seed, row in found.items() if seed is not None},
     }
-
-
-def metric_label(name: str, samples: int) -> str:
-    """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
-    name = name.removesuffix("_mean")
-    if samples >= 50_000 or not name.startswith(("fid", "fd_")):
-        return name
-    return f"{name}_{samples / 1000:.3g}k"
-
-
-def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows as text, the heading first; of each seed's own spreads and of single classes the JSON alone tells.
-
-    ``n`` is the number of samples of each row, which the heading of Fréchet distances has of the first; calls of the
-    network are told where a row has others than steps.
-    """
-    metrics = dict.fromkeys(m for row in rows for m in row["metrics"])
-    shown = [m for m in metrics if not m.endswith("_std") and not m.startswith(HIDDEN)]
-    counted = any(row["nfe"] not in (None, row["steps"]) for row in rows)
-    heading = ["", "steps", *["nfe"] * counted, "n", *(metric_label(m, rows[0]["samples"]) for m in shown)]
-    out = [heading]
-    for row in rows:
-        nfe = "" if row["nfe"] is None else f"{row['nfe']:g}"
-        told = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
-        out.append([*told, *(figure(row, m) for m in shown)])
-    return out
-
-
-def figure(row: dict[str, Any], metric: str) -> str:
-    """A single figure to three digits; over seeds mean, spread and minimum."""
-    if metric not in row["metrics"]:
-        return ""
-    mean, spread = row["metrics"][metric], row.get("spread", {}).get(metric)
-    return f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of the rows."""
-    heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
-    return "\n".join([heading, "|" + "---|" * len(cells(rows)[0]), *body])
-
-
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for the screen; what is too wide for it is folded, so that no figure is cut."""
-    from rich import box
-    from rich.table import Table
-
-    heading, *body = cells(rows)
-    out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
-    for name in heading:
-        out.add_column(name, justify="right" if name else "left", overflow="fold")
-    for row in body:
-        out.add_row(*row)
-    lines = []
-    if any(row.get("spread") for row in rows):
-        lines.append("mean ±standard deviation over seeds (minimum)")
-    if any(name.startswith(("fd_", "fid")) for name in heading):
-        lines.append("fd, fid, kd, kid: lower is better; is, precision, recall: higher")
-    out.caption = "\n".join(lines) or None
-    return out
-
-
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the table; in a log file, which nobody narrows, without folding."""
-    from rich.console import Console
-
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDE)).print(table(rows))
 
 
 def load_report(path: Path, option: str = "--compare") -> Report:

@@ -14,8 +14,9 @@ from dxmi.api import ConfigError
 from dxmi.cli import main
 from dxmi.data import Data, load_images
 from dxmi.evaluation import data_floor
+from dxmi.figures import cells, markdown, table
 from dxmi.items import Crops, Vectors
-from dxmi.report import Report, cells, compared, load_report, markdown, over_seeds, refuse_other, table
+from dxmi.report import Report, compared, load_report, over_seeds, refuse_other
 
 
 def row(name="DDIM", steps=4, samples=10_000, **metrics):
@@ -123,7 +124,7 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
     Report([row(), row(steps=10), floor()], STAMP).save(tmp_path)
     refuse_other(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")], STAMP)
     other = row(steps=10) | {"subject": {"pipeline": "1", "prompts": []}}
-    for rows in ([row(), other], [row()], STAMP):
+    for rows in ([row(), other], [row()]):
         with pytest.raises(ConfigError, match=r"^--out: .* holds a report of something else \(DDIM, 10 steps\); give"):
             refuse_other(tmp_path, rows, STAMP)
     for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}'):

@@ -26,8 +26,8 @@ from dxmi.config import Checked, build_plugin
 from dxmi.data import Data, load_images
 from dxmi.dialect import read
 from dxmi.evaluation import Contender, data_floor, evaluate, stamp
+from dxmi.figures import table
 from dxmi.pretrain import Pretrain, pretrain
-from dxmi.report import table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
