@@ -188,15 +188,16 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused(run, metrics, says, runs
 
 
 def test_folders_that_are_no_finished_density_run_are_refused(runs, tmp_path, capsys):
-    images, unfinished = tmp_path / "images", tmp_path / "unfinished"
-    for folder, text in (
-        (images, "data: {path: digits.parquet}"),
-        (unfinished, Path(runs["gmm9"], "run.yaml").read_text()),
-    ):
+    images, vectors, unfinished = (tmp_path / name for name in ("images", "vectors", "unfinished"))
+    data = "data: {path: some.parquet}"
+    for folder, text in ((images, data), (vectors, data), (unfinished, Path(runs["gmm9"], "run.yaml").read_text())):
         folder.mkdir()
         (folder / "run.yaml").write_text(text)
+    (vectors / "energy").mkdir()
+    (vectors / "energy" / "config.json").write_text('{"shape": [2]}')
     for arguments, says in (
-        ([str(images)], "'dxmi train' leaves in evaluation.json"),
+        ([str(images)], "holds no finished run; 'dxmi train ... --resume' goes on with it"),
+        ([str(vectors)], "'dxmi train' leaves in evaluation.json"),
         ([str(unfinished)], "holds no finished run on a known density"),
         ([str(tmp_path / "none")], "--reference: give what to measure against"),
         ([runs["gmm9"], "-n", "1"], "-n: give at least 2"),
