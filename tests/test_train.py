@@ -300,7 +300,7 @@ def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsy
 
 
 def test_drawing_fits_large_networks_and_warnings_are_lines(config, write, tmp_path, monkeypatch, capsys):
-    """No more than four at once for figures, grids and before_after.png; the evaluators' notice is said once."""
+    """No more than four at once for figures, grids and before_after.png; notices are said once of the floor, once of samples."""
     seen, forward = [], UNet2DModel.forward
 
     def spy(self, x, *given, **options):
@@ -317,7 +317,8 @@ def test_drawing_fits_large_networks_and_warnings_are_lines(config, write, tmp_p
         assert main(["train", str(write(config)), "--out", str(tmp_path / "run")]) == 0
     assert max(seen) == 4 and (tmp_path / "run" / "before_after.png").exists()
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("note: metrics: accuracy is left out") == 1 and "UserWarning" not in said
+    told = "note: metrics: accuracy is left out"
+    assert said.count(f"data-floor: {told}") == 1 and said.count(told) == 2 and "UserWarning" not in said
 
 
 @pytest.mark.parametrize("command", ["train", "pretrain"])
