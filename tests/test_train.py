@@ -300,7 +300,7 @@ def test_bad_input_is_one_line_and_writes_nothing(config, write, tmp_path, capsy
 
 
 def test_drawing_fits_large_networks_and_warnings_are_lines(config, write, tmp_path, monkeypatch, capsys):
-    """No more than four at once for figures, grids and before_after.png; the floor and the samples say a notice once."""
+    """No more than four at once for figures, grids and before_after.png; floor and samples say a notice once."""
     seen, forward = [], UNet2DModel.forward
 
     def spy(self, x, *given, **options):
