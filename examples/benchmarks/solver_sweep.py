@@ -10,7 +10,7 @@ The other options are for another teacher; that of CIFAR-10 in examples/results/
     dxmi train configs/cifar10_small.yaml --out runs/cifar10_small
     python examples/benchmarks/solver_sweep.py --teacher runs/cifar10_small_teacher --student runs/cifar10_small \
         --reference train.parquet --floor test.parquet --extractor examples/extractors/cifar10.safetensors \
-        -n 500 --out examples/results/cifar10
+        --steps 1 4 10 50 -n 300 --out examples/results/cifar10
 """
 
 import argparse
