@@ -95,7 +95,7 @@ def evaluate(
     if folder is not None:
         refuse_other(folder, [{"name": s.name, "steps": s.steps, "subject": s.made} for s in found], made)
     console = Console(stderr=True, quiet=not accelerator.is_main_process)
-    tell = partial(console.print, style="dim", highlight=False)
+    tell = partial(console.print, style="dim", highlight=False, soft_wrap=True)
     floors = [measured(subject, judge, real, seeds, tell) for subject in other]  # first, to fail before all is drawn
     rows = [measured(subject, judge, real, seeds, tell) for subject in found]
     if halves and real is not None:
