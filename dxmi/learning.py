@@ -173,7 +173,8 @@ class Proxy:
     Args:
         every: rounds between two of them
         samples: how many are drawn for each, at the run's seed, so that all are from the same noise
-        patience: the run stops after so many in a row that were not the best; null plays all rounds
+        patience: the run stops after so many in a row that were not the best, those of ``game.warmup`` aside; null
+            plays all rounds
     """
 
     every: int = 100

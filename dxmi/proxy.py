@@ -61,9 +61,9 @@ class Watch:
         session, data = self.session, self.session.data
         assert isinstance(data, Items | Stream)
         run = session.run
-        given = session.student(), run.sampler.steps, run.seed, session.accelerator, None, run.draw_batch
+        drawn = (session.student(), run.sampler.steps, run.seed, session.accelerator)
         with noted(session.note):
-            found = measure([self.judge], data.reference(), DrawnSamples(*given))
+            found = measure([self.judge], data.reference(), DrawnSamples(*drawn, batch_size=run.draw_batch))
         name, value = next(iter(found["metrics"].items()))
         score = -value if name.startswith(tuple(getattr(self.judge, "HIGHER", ()))) else value
         score = score if math.isfinite(score) else math.inf
@@ -78,12 +78,13 @@ class Watch:
         return self.stops()
 
     def stops(self) -> bool:
-        """Whether the last ``patience`` proxies were none of them the best."""
+        """Whether ``patience`` proxies came after the best one; those of the warm-up aside, which is no game yet."""
         patience = self.settings.patience
         if patience is None or not self.history:
             return False
-        best = min(range(len(self.history)), key=lambda i: self.history[i][1])
-        return len(self.history) - 1 - best >= patience
+        best, _ = min(self.history, key=lambda found: found[1])
+        start = max(best, self.session.run.game.warmup)
+        return sum(step > start for step, _ in self.history) >= patience
 
 
 def first_metric(evaluator: dict[str, Any]) -> dict[str, Any]:

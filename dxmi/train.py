@@ -170,7 +170,7 @@ class Session:
                 if step % every.checkpoint == 0 or step == run.steps or stopped:
                     checkpoint.save(self.accelerator, self.out, step)
                 if stopped:
-                    self.tell(f"stopped after {step} rounds: the last proxies were none of them the best")
+                    self.tell(f"stopped after {step} rounds: proxy.patience is used up")
 
     def round(self) -> dict[str, Tensor]:
         """One round of the game; a failure tells which checkpoint there is."""

@@ -66,6 +66,7 @@ def test_a_proxy_keeps_the_best_and_stops_a_run(write, tmp_path):
         "lr": {"energy": 1e-12, "sampler": 1e-12, "std": 1e-12},
         "evaluators": [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 64}],
         "proxy": {"every": 2, "samples": 32, "patience": 2},
+        "game": {"warmup": 0},
         "compare_steps": [],
         "tracker": None,
         "steps": 100,
@@ -122,6 +123,19 @@ def test_a_resumed_run_knows_the_proxies_before(watched, figures, tmp_path):
     play(watched, out, resume=True)
     assert [(line["step"], line["proxy"]) for line in lines(out) if "proxy" in line] == [(2, 1), (4, None), (6, 2)]
     assert best(out) == 2 and lines(out)[-1]["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "last"),
+    [
+        ([2.0, 2.0, 2.0, 2.0, 2.0], 8),  # nothing moves until round 4, and then nothing gets better
+        ([2.0, 2.0, 1.0, 3.0, 4.0], 10),  # the best comes after the warm-up: two more from there
+    ],
+)
+def test_patience_counts_from_the_end_of_the_warm_up(values, last, watched, figures, tmp_path):
+    watched |= {"steps": 20, "game": {"warmup": 4}, "proxy": {"every": 2, "samples": 8, "patience": 2}}
+    figures("fd_digits", values)
+    assert lines(play(watched, tmp_path / "run"))[-1]["step"] == last
 
 
 def test_the_best_so_far_is_there_until_a_better_one_is_whole(tmp_path):
