@@ -75,9 +75,12 @@ class DrawnSamples(Part):
                 noise, parts = noise_of_chunk(self.draw, self.seed, i, size), list[Tensor]()
                 for part in in_batches(self.draw, size, self.steps, noise, self.batch_size):
                     parts.append(quantised(part))
+                    self.seen(len(part))
                     yield None
                 kept = torch.cat(parts)
                 self.keep(path, kept)
+            else:
+                self.seen(size)
             yield scaled(kept[:size]) if kept.dtype == torch.uint8 else kept[:size]
 
     def keep(self, path: Path, samples: Tensor) -> None:

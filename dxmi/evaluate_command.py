@@ -34,6 +34,13 @@ MAPPINGS = ("evaluator", "reference", "source", "floor")  # options that have op
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate``."""
+    if options.help:
+        from dxmi.config import options_help
+
+        name = options.evaluator or "fidelity"
+        print(options.own_help())
+        print(options_help(plugins.load("dxmi.evaluators", name), "evaluator", f"--evaluator {name}", {}))
+        return
     for flag in overrides[:1]:
         known = flag.startswith(tuple(f"--{key}." for key in MAPPINGS))
         require(known, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")

@@ -94,8 +94,9 @@ def add_evaluate(commands: Any) -> None:
         "figures of a pipeline, a run or stored images against reference images, over several seeds; or of a run on a "
         "known density, beside those of the density's own samples"
     )
-    evaluate = command(commands, "evaluate", about)
-    evaluate.set_defaults(takes_overrides=True)
+    evaluate = command(commands, "evaluate", about, add_help=False)
+    evaluate.set_defaults(takes_overrides=True, own_help=evaluate.format_help)
+    evaluate.add_argument("-h", "--help", action="store_true", help="show this and the evaluator's options and stop")
     evaluate.add_argument("source", nargs="?", help="pipeline folder or hub id, run, folder of images or dataset")
     reference = (
         "dataset or folder of images, all of which are read into memory, or published statistics (.npz); its options, "
@@ -127,9 +128,8 @@ def add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("--column", help="column of images (default: image)")
     evaluate.add_argument("--label", help="column of labels, where there is one, for the accuracy of stored images")
-    evaluate.add_argument(
-        "--compare", nargs=2, type=Path, metavar="JSON", help="two reports in one table, if made alike"
-    )
+    both = "two reports, or their folders, in one table, if made alike"
+    evaluate.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help=both)
     out = (
         "folder for the table, the JSON, the picture and the images, which running again takes up; of a density a JSON "
     )

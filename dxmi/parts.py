@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import torch
@@ -20,6 +20,8 @@ class Part(ABC):
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator, self.drawn = accelerator, 0
+        self.seen: Callable[[int], object] = lambda k: None
+        """hears of every k events of this process's that are there, for a bar on the screen"""
 
     @abstractmethod
     def chunks(self, n: int) -> Iterator[Tensor]:
@@ -86,7 +88,9 @@ class StoredSamples(Part):
     def chunks(self, n: int) -> Iterator[Tensor]:
         """Items i*CHUNK up to (i+1)*CHUNK, or n, for each i of ``mine``."""
         for i in self.mine(n):
-            yield self.items[self.order[i * CHUNK : min((i + 1) * CHUNK, n)]]
+            chosen = self.order[i * CHUNK : min((i + 1) * CHUNK, n)]
+            self.seen(len(chosen))
+            yield self.items[chosen]
 
     def labels(self, n: int) -> Tensor | None:
         """Their labels (n,), where they have some."""

@@ -78,6 +78,8 @@ class PipelineDraw:
             RuntimeError: the pipeline itself fails
         """
         require(steps >= 1, f"--steps: {steps} is not positive")  # some schedulers take 0 and leave the noise as it is
+        own = len(self.student or range(steps))
+        require(steps == own, f"--steps: this student was trained for {own}, and has no others; leave it out")
         self.pipeline.to(self.device)
         scheduler = fresh(self.scheduler)
         if isinstance(generator, Generator) and not self.per_sample:
@@ -97,6 +99,20 @@ class PipelineDraw:
     def expect(self, images: bool) -> None:
         """Raise ConfigError unless there are images."""
         require(images, f"{self.kind}: draws no images in steps; take a pipeline that does")
+
+    def usual_steps(self) -> int:
+        """A student's; else what the pipeline asks its scheduler for, or all levels of a scheduler that has fewer.
+
+        Raises:
+            ConfigError: it asks for none, or for one, as ``ConsistencyModelPipeline`` does whatever its network can
+        """
+        if self.student:
+            return len(self.student)
+        asked: Any = inspect.signature(self.pipeline.__call__).parameters["num_inference_steps"].default
+        usual = isinstance(asked, int) and asked > 1
+        require(usual, f"--steps: {self.kind} has no usual number of them; give one, such as 50")
+        levels = self.pipeline.scheduler.config.get("num_train_timesteps")
+        return int(asked if levels is None else min(asked, levels))
 
     def labels(self, n: int, generator: Any) -> Tensor | None:
         """The labels (n,) that it draws at from this noise; None where it takes none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +40,7 @@ def sample_pipeline(source: str, n: int, steps: int | None, seed: int, prompts: 
     require(0 <= seed < 2**32, f"--seed: {seed} is not between 0 and 2^32 - 1")
     pipeline = load_pipeline(source)
     draw = PipelineDraw(pipeline, Accelerator().device, prompts, name=source)
-    if steps is None:
-        steps = usual_steps(pipeline) if draw.student is None else len(draw.student)
-    return first_samples([draw], n, steps, seed, AT_ONCE)[0]
+    return first_samples([draw], n, draw.usual_steps() if steps is None else steps, seed, AT_ONCE)[0]
 
 
 def load_pipeline(source: str) -> Any:
@@ -84,19 +81,6 @@ def is_own_code(folder: Path) -> bool:
     sources = {Path(spec.origin).read_bytes() for spec in own if spec is not None and spec.origin is not None}
     brought = {file.read_bytes() for file in folder.rglob("*.py")}
     return bool(brought) and brought <= sources
-
-
-def usual_steps(pipeline: Any) -> int:
-    """What a pipeline asks its scheduler for where nobody says, or all levels of a scheduler that has fewer.
-
-    Raises:
-        ConfigError: it asks for none, or for one, as ``ConsistencyModelPipeline`` does whatever its network can
-    """
-    asked: Any = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
-    usual = isinstance(asked, int) and asked > 1
-    require(usual, f"--steps: {type(pipeline).__name__} has no usual number of them; give one, such as 50")
-    levels = pipeline.scheduler.config.get("num_train_timesteps")
-    return int(asked if levels is None else min(asked, levels))
 
 
 def what_else(folder: Path) -> str:

@@ -67,9 +67,26 @@ class Report:
             axes.axhline(floor["metrics"][name], color="grey", linestyle="--", linewidth=1, label=label)
         n = self.rows[0]["samples"]
         axes.set(xscale="log", yscale="log", xlabel="network evaluations a sample")
+        ticks = sorted({row["nfe"] for row in drawn})
+        if len(ticks) <= 10:
+            axes.set_xticks(ticks, [f"{nfe:g}" for nfe in ticks])
+            axes.set_xticks([], minor=True)
         axes.set_ylabel(f"{metric_label(name, n)}, n={n}")
         axes.legend(fontsize=8)
         return figure
+
+    def beside(self, old: Report) -> Report:
+        """These rows with the figures of ``old`` that they lack, where stamps, subjects and samples are equal."""
+        report = json.loads(self.to_json())  # seeds as a file has them
+        if report["stamp"] != old.stamp:
+            return self
+        same = ("name", "steps", "subject", "samples")
+        for row in report["rows"]:
+            for kept in (kept for kept in old.rows if all(kept.get(key) == row.get(key) for key in same)):
+                for figures in ("metrics", "spread", "minimum"):
+                    row[figures] = kept[figures] | row[figures]
+                row["seeds"] = {seed: kept["seeds"].get(seed, {}) | own for seed, own in row["seeds"].items()}
+        return Report(**report)
 
     def save(self, folder: Path) -> list[Path]:
         """report.json, table.md with the stamp, and picture.png where there are network evaluations to draw.
@@ -121,28 +138,31 @@ def over_seeds(
 
 
 def load_report(path: Path, option: str = "--compare") -> Report:
-    """What ``report.json`` or a run's ``evaluation.json`` holds; ``option`` is what named the file.
+    """What ``report.json``, alone or in a folder, or a run's ``evaluation.json`` holds; ``option`` is what named it.
 
     Raises:
         ConfigError: it holds none
     """
     try:
-        found = json.loads(path.read_text())
-        rows = [{"nfe": None, "spread": {}, **row} for row in found["rows"]]
+        found = json.loads((path / "report.json" if path.is_dir() else path).read_text())
+        rows = [{"nfe": None, "spread": {}, "minimum": {}, "seeds": {}, **row} for row in found["rows"]]
         require(all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows) and bool(rows), "no rows")
         return Report(rows, dict(found["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{option}: {path} holds no report of 'dxmi evaluate'; give another") from error
 
 
-def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any]) -> None:
-    """Raise ConfigError if the folder's report is of something else, and would be lost.
+def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any]) -> Report | None:
+    """The folder's report, where there is one.
 
     rows: ``{name, steps, subject}`` of what is to be measured. More of them, more seeds and more samples than before
     are the same report made larger.
+
+    Raises:
+        ConfigError: it is of something else, and would be lost
     """
     if not (folder / "report.json").exists():
-        return
+        return None
     old, keys = load_report(folder / "report.json", "--out"), ("name", "steps", "subject")
     wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
     gone = [row for row in old.rows if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted]
@@ -153,6 +173,7 @@ def refuse_other(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping
     lost += [f"{row['name']}, {row['samples']} samples" for row in old.rows[:1] if row["samples"] > new["samples"]]
     told = f"--out: {folder} holds a report of something else ({''.join(lost[:1])}); give another folder"
     require(not lost, told)
+    return old
 
 
 def compared(first: Path, second: Path) -> Report:
@@ -172,9 +193,8 @@ def compared(first: Path, second: Path) -> Report:
     differing = differences(told[0], told[1])
     if differing:
         raise ConfigError(f"--compare: the two were not made alike: {'; '.join(differing)}")
-    names = [path.stem for path in (first, second)]
-    if names[0] == names[1]:
-        names = [path.absolute().parent.name for path in (first, second)]
-    both = zip(names, reports, strict=True)
+    paths = first, second
+    called = [p.stem for p in paths], [p.absolute().parent.name for p in paths], [str(p) for p in paths]
+    both = zip(next((pair for pair in called if pair[0] != pair[1]), called[0]), reports, strict=True)
     rows = [row | {"name": f"{name}: {row['name']}"} for name, report in both for row in report.rows]
     return Report(rows, reports[0].stamp)

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 from accelerate import Accelerator
 from torch import Tensor
 
-from dxmi.api import Draw, Samples
+from dxmi.api import Draw
 from dxmi.dialect import read
 from dxmi.drawing import noise_rule
 from dxmi.drawn import DrawnSamples
 from dxmi.errors import require
 from dxmi.fingerprints import fingerprint, pipeline_fingerprint
 from dxmi.learned import learned_draw
-from dxmi.parts import StoredSamples
+from dxmi.parts import Part, StoredSamples
 from dxmi.piped import PipelineDraw
-from dxmi.pipelines import load_pipeline, own_prompts, usual_steps
+from dxmi.pipelines import load_pipeline, own_prompts
 from dxmi.samples import CHUNK
 from dxmi.stored import images, path_of
 
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     """(C,H,W)"""
     made: dict[str, Any]
     """what its images depend on, beside seeds: JSON types"""
-    samples: Callable[[int | None], Samples]
+    samples: Callable[[int | None], Part]
     """by seed"""
     noise: str | None = None
     """what the seeds of its samples are; None where it is stored, and there is no seed"""
@@ -113,12 +113,10 @@ def solved(pipeline: Any, name: str, asked: Asked, accelerator: Accelerator) -> 
     whole, found = pipeline_fingerprint(pipeline), []
     for scheduler in asked.schedulers or (None,):
         draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler, name)
-        fixed = [len(draw.student)] if draw.student else [usual_steps(pipeline)] if not asked.steps else []
         title = name if scheduler is None else scheduler.removesuffix("Scheduler")
         made = {"pipeline": whole, "prompts": list(asked.prompts), "dtype": str(draw.network.dtype)}
         made |= {"scheduler": type(draw.scheduler).__name__, "config": fingerprint({"scheduler": draw.scheduler})}
-        for steps in asked.steps or fixed:
-            require(not draw.student or steps == fixed[0], f"--steps: this student has {fixed} steps; leave it out")
+        for steps in asked.steps or [draw.usual_steps()]:
             nfe, shape = draw.trial(steps)
             found.append(drawn(draw, title, steps, nfe, shape, made, asked, accelerator))
     return found
@@ -136,7 +134,7 @@ def drawn(
 ) -> Subject:
     """A row whose samples are drawn, and kept under ``asked.out`` where there is one."""
 
-    def samples(seed: int | None) -> Samples:
+    def samples(seed: int | None) -> Part:
         folder = None if asked.out is None else asked.out / "samples" / f"{name}-{steps}" / f"seed-{seed}"
         return DrawnSamples(draw, steps, seed or 0, accelerator, folder, asked.batch_size or 64, made)
 

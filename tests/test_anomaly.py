@@ -123,8 +123,8 @@ def test_data_without_labels_are_refused():
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: Anomaly(["least"]), "aggregators: ['least'] are not some of max, mean, pool"),
-        (lambda: Anomaly([]), "aggregators: [] are not some"),
+        (lambda: Anomaly(["least"]), "aggregators: least is not one of max, mean, pool"),
+        (lambda: Anomaly([]), "aggregators: the list is empty; give some of max"),
         (lambda: Anomaly(window=0), "window: 0 is not positive"),
         (lambda: SphereAutoencoder([]), "widths: [] are not one or more positive"),
         (lambda: SphereAutoencoder([8, 0]), "widths: [8, 0] are not one or more positive"),

@@ -62,6 +62,39 @@ def test_running_again_draws_one_image_to_try_and_no_sample(folder, tmp_path, mo
         dxmi.evaluate(str(tmp_path / folder.name), DIGITS, steps=[2], out=tmp_path, **QUICK)
 
 
+def test_other_metrics_come_beside_those_of_before(folder, tmp_path):
+    asked = {**QUICK, "steps": [2], "out": tmp_path}
+    first = dxmi.evaluate(folder, DIGITS, **asked).rows
+    both = dxmi.evaluate(folder, DIGITS, **(asked | {"metrics": ["isc"]})).rows
+    assert both == json.loads((tmp_path / "report.json").read_text())["rows"]
+    for one, other in zip(first, both, strict=True):
+        assert set(other["metrics"]) == {"fd_digits", "is_digits_mean", "is_digits_std"}
+        assert all(other[key]["fd_digits"] == one[key]["fd_digits"] for key in ("metrics", "spread", "minimum"))
+        assert all(other["seeds"][seed]["fd_digits"] == own["fd_digits"] for seed, own in one["seeds"].items())
+
+
+def test_a_bar_on_the_screen_goes_with_the_images(folder, monkeypatch):
+    """It ends where all are there, whether they were drawn, kept or stored."""
+    from dxmi import rows
+
+    bars, seen = [], []
+
+    class Bar(rows.Progress):
+        def add_task(self, name, total):
+            bars.append([name, total, 0])
+            return super().add_task(name, total=total)
+
+        def advance(self, task, k):
+            bars[-1][2] += k
+            seen.append(k)
+
+    monkeypatch.setattr(rows, "Progress", Bar)
+    asked = {**QUICK, "n": 300, "steps": [2], "floor": None, "batch_size": 200}
+    dxmi.evaluate(folder, DIGITS, **asked)
+    dxmi.evaluate(DIGITS, DIGITS, extractor=str(EXTRACTOR), metrics=["fid"], n=300, floor=None)
+    assert [bar[1:] for bar in bars] == [[300, 300]] * 3 and seen == [200, 56, 44, 200, 56, 44, 256, 44]
+
+
 def test_a_loaded_pipeline_and_its_folder_are_the_same_to_python(folder):
     from diffusers import DiffusionPipeline
 
@@ -109,11 +142,12 @@ def test_prompts_are_in_the_stamp_and_other_ones_are_not_compared(tmp_path, caps
     assert "prompts" in capsys.readouterr().err and main(["evaluate", "--compare", a, a]) == 0
 
 
-def test_a_folder_of_images(tmp_path):
+def test_a_folder_of_images(tmp_path, capsys):
     for i, image in enumerate(images(str(DIGITS), "reference").pixels[:30]):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{i:02d}.png")
-    row = dxmi.evaluate(tmp_path, DIGITS, extractor=str(EXTRACTOR), metrics=["isc"]).rows[0]
+    row = dxmi.evaluate(tmp_path, DIGITS, extractor=str(EXTRACTOR), metrics=["isc"], n=40).rows[0]
     assert row["samples"] == 30 and row["metrics"]["is_digits_mean"] > 1
+    assert f"note: 30 images of {tmp_path.name} were measured, not 40" in capsys.readouterr().err
 
 
 def test_published_statistics_stand_for_a_reference(tmp_path, capsys):
@@ -140,6 +174,13 @@ def test_options_of_the_evaluator_follow_its_name(tmp_path):
     assert main(["evaluate", *more, str(TEACHER), *JUDGE, *asked]) == 0
     found = json.loads((out / "report.json").read_text())["rows"][0]["metrics"]
     assert set(found) == {"fd_digits", "fd_digits_inf", "fd_digits_low", "fd_digits_high"}
+
+
+def test_help_tells_the_evaluators_options(capsys):
+    for more, option in (([], "--evaluator.bootstrap"), (["--evaluator", "anomaly"], "--evaluator.window")):
+        assert main(["evaluate", "--help", *more]) == 0
+        told = capsys.readouterr().out
+        assert "--reference" in told and option in told
 
 
 CHAIN = {"sampler": {"name": "langevin", "step_size": 0.01, "steps": 3}, "compare_steps": []}
@@ -243,7 +284,7 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--seeds", "1,1"], "--seeds: 1, 1 are not different"),
         (TEACHER, [*JUDGE, "--seed", "1"], "--seed: samples of images have several"),
         (TEACHER, [*JUDGE, "--prompt", "a cat"], "--prompt: digits does not draw from text"),
-        (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: ['fit'] are not some of"),
+        (TEACHER, [*JUDGE, "--metrics", "fit"], "metrics: fit is not one of fid, kid, isc, prc, accuracy"),
         (TEACHER, [*JUDGE, "--evaluator", "nobody"], "nobody"),
         (TEACHER, [*JUDGE, "--evaluator.bootstraps", "5"], "--evaluator.bootstraps: no such key; nearest: bootstrap"),
         (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "--evaluator.bootstrap: 1 resamples give no interval"),
@@ -260,6 +301,7 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--reference.size", "16"], "reference: its images are (16, 16), those of digits (8, 8)"),
         (TEACHER, [*JUDGE, "--reference.flip", "true"], "--reference.flip: no such option; there are path, "),
         (TEACHER, [*JUDGE, "--floor", "nowhere.parquet"], "dxmi: --floor: there is no nowhere.parquet"),
+        (TEACHER, [*JUDGE, "--batch-size", "257"], "--batch-size: 257 is not between 1 and 256"),
         (TEACHER, [*JUDGE, "--steps", "2,2"], "--steps: 2, 2 are not different"),
         (TEACHER, ["--reference", str(DIGITS), "--metrics", "fid"], "inception-2015-12-05-6726825d.pth"),
         (DIGITS, [*JUDGE, "--steps", "4"], "--steps: these images are stored, and nobody draws them; leave it out"),
@@ -274,6 +316,20 @@ def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_p
     assert main(["evaluate", str(source), *arguments, "-n", "20", "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"metrics": "fid"}, r"^--metrics: 'fid' is no list; give \['fid'\]$"),
+        ({"steps": 4}, r"^--steps: 4 is no list; give \[4\]$"),
+        ({"seeds": 0}, r"^--seeds: 0 is no list; give \[0\]$"),
+        ({"prompts": "a cat"}, r"^--prompt: 'a cat' is no list"),
+    ],
+)
+def test_lists_are_lists_to_python(given, says):
+    with pytest.raises(ConfigError, match=says):
+        dxmi.evaluate(TEACHER, DIGITS, **given)
 
 
 def test_a_student_keeps_its_steps_and_its_scheduler():

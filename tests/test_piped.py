@@ -91,12 +91,26 @@ def test_steps_that_a_scheduler_cannot_make(scheduler, steps, says):
         PipelineDraw(ddpm(), CPU, scheduler=scheduler)(1, steps, Generator())
 
 
-def test_a_students_steps_are_its_schedulers_business_too(tmp_path):
-    """Its scheduler is no module of diffusers, and may be a copy in its folder."""
+def test_a_student_has_the_steps_that_it_learned(tmp_path):
     folder = tmp_path / "student"
     DiffusionSampler(str(tiny("ddpm", tmp_path / "teacher")), AncestralScheduler(3)).save_pretrained(folder)
-    with pytest.raises(ConfigError, match="^--steps: 2 with FewStepScheduler: .*learned together; give 3 or more"):
-        sample_pipeline(str(folder), 2, 2, 0)
+    for steps in (2, 8):
+        with pytest.raises(ConfigError, match="^--steps: this student was trained for 3, and has no others; leave it"):
+            sample_pipeline(str(folder), 2, steps, 0)
+    assert torch.equal(sample_pipeline(str(folder), 2, 3, 0), sample_pipeline(str(folder), 2, None, 0))
+
+
+def test_the_steps_of_schedulers_outside_diffusers_are_their_business_too():
+    class Even(DDIMScheduler):
+        def set_timesteps(self, steps, device=None):
+            if steps % 2:
+                raise ValueError("give an even number")
+            super().set_timesteps(steps, device)
+
+    pipeline = ddpm()
+    pipeline.scheduler = Even.from_config(pipeline.scheduler.config)
+    with pytest.raises(ConfigError, match="^--steps: 3 with Even: give an even number$"):
+        PipelineDraw(pipeline, CPU)(1, 3, Generator())
 
 
 class Silent(DDPMPipeline):

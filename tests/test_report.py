@@ -2,6 +2,7 @@
 
 import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from dxmi.data import Data, load_images
 from dxmi.evaluation import data_floor
 from dxmi.figures import cells, markdown, table
 from dxmi.items import Crops, Vectors
-from dxmi.report import Report, compared, load_report, over_seeds, refuse_other
+from dxmi.report import Report, compared, earlier, load_report, over_seeds
 
 
 def row(name="DDIM", steps=4, samples=10_000, **metrics):
@@ -120,17 +121,29 @@ def test_saving_leaves_whole_files_and_no_picture_of_before(tmp_path, monkeypatc
 
 def test_a_folder_keeps_to_what_it_measured(tmp_path):
     """More steps than before go; another pipeline, fewer rows or a broken file do not."""
-    refuse_other(tmp_path, [row()], STAMP)
+    earlier(tmp_path, [row()], STAMP)
     Report([row(), row(steps=10), floor()], STAMP).save(tmp_path)
-    refuse_other(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")], STAMP)
+    earlier(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")], STAMP)
     other = row(steps=10) | {"subject": {"pipeline": "1", "prompts": []}}
     for rows in ([row(), other], [row()]):
         with pytest.raises(ConfigError, match=r"^--out: .* holds a report of something else \(DDIM, 10 steps\); give"):
-            refuse_other(tmp_path, rows, STAMP)
+            earlier(tmp_path, rows, STAMP)
     for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}'):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(ConfigError, match="^--out: .*report.json holds no report"):
-            refuse_other(tmp_path, [row()], STAMP)
+            earlier(tmp_path, [row()], STAMP)
+
+
+def test_figures_of_before_stay_beside_others_that_were_made_alike():
+    kid = {"kid_mean": [0.1, 0.2, 0.6]}
+    old, new = Report([row(fid=[3.0, 5.0, 4.0]), floor(2.0)], STAMP), Report([row(**kid), row("UniPC", **kid)], STAMP)
+    both, other = new.beside(old).rows
+    assert both == json.loads(json.dumps(row(fid=[3.0, 5.0, 4.0], **kid))) and other == new.rows[1]
+    again = Report([row(fid=[1.0, 1.0, 1.0]), floor(1.0)], STAMP)
+    assert again.beside(old).rows == again.rows
+    assert new.beside(Report(old.rows, {**STAMP, "torch": "2.0"})) is new
+    fewer = Report([row(samples=2000, **kid)], STAMP)
+    assert fewer.beside(old).rows == fewer.rows
 
 
 def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
@@ -156,6 +169,22 @@ def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
     for bad in ("d.json", "none.json"):
         with pytest.raises(ConfigError, match=f"--compare: .*{bad} holds no report"):
             compared(tmp_path / "a" / "report.json", tmp_path / bad)
+
+
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [
+        (("x/report.json", "y/report.json"), ["x: DDIM", "y: DDIM"]),
+        (("x", "y"), ["x: DDIM", "y: DDIM"]),
+        (("x/in", "y/in"), ["x: DDIM", "y: DDIM"]),
+        (("x/in/report.json", "y/in/report.json"), ["x/in/report.json: DDIM", "y/in/report.json: DDIM"]),
+    ],
+)
+def test_compared_rows_are_told_apart(given, called, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("x", "y", "x/in", "y/in"):
+        Report([row()], STAMP).save(Path(folder))
+    assert [found["name"] for found in compared(*map(Path, given)).rows] == called
 
 
 def stamped(folder, **made):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from dxmi.api import ConfigError, Labelled
 
 from .auroc import AGGREGATORS, auroc_table, mean_row
+from .options import check_some
 
 
 class Anomaly:
@@ -33,8 +34,7 @@ class Anomaly:
     """
 
     def __init__(self, aggregators: list[str] | None = None, window: int = 16, align_corners: bool = False):
-        if aggregators is not None and (not aggregators or set(aggregators) - set(AGGREGATORS)):
-            raise ConfigError(f"aggregators: {aggregators} are not some of {', '.join(AGGREGATORS)}")
+        check_some("aggregators", aggregators, AGGREGATORS)
         if window < 1:
             raise ConfigError(f"window: {window} is not positive")
         self.aggregators, self.window, self.align_corners = aggregators, window, align_corners

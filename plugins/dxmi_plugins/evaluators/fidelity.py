@@ -19,6 +19,7 @@ from .classifier import sha256
 from .extractors import make_extractor
 from .measures import Wanted
 from .moments import PARTS, FrechetDistance
+from .options import check_some
 from .passes import go_through, on_all
 from .reference import Reference
 from .scores import SEED
@@ -75,8 +76,7 @@ class Fidelity:
         infinity: bool = False,
         bootstrap: int = 0,
     ):
-        if metrics is not None and (not metrics or set(metrics) - set(self.METRICS)):
-            raise ConfigError(f"metrics: {metrics} are not some of {', '.join(self.METRICS)}")
+        check_some("metrics", metrics, self.METRICS)
         if samples is not None and samples < 2:
             raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
         if batch_size < 1:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, DensitySamples, Energy
 
+from ..options import check_some
 from .alignment import EXACT, aligned_costs
 from .distances import DIRECTIONS, mode_error, modes_found, side_error, sliced_w2, sorted_w2, squared_distances, w2
 
@@ -42,8 +43,7 @@ class Densities:
     METRICS = ("sliced_w2", "w2", "energy_w2", "mode_error", "modes_found", "side_error", "aligned_w2")
 
     def __init__(self, metrics: list[str] | None = None, samples: int = 2000, aligned: int | None = None):
-        if metrics is not None and (not metrics or set(metrics) - set(self.METRICS)):
-            raise ConfigError(f"metrics: {metrics} are not some of {', '.join(self.METRICS)}")
+        check_some("metrics", metrics, self.METRICS)
         for name, number in {"samples": samples, "aligned": aligned}.items():
             if number is not None and number < 2:
                 raise ConfigError(f"{name}: {number} are too few for a distance; give at least 2")
