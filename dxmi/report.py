@@ -145,7 +145,8 @@ def load_report(path: Path, option: str = "--compare") -> Report:
     """
     try:
         found = json.loads((path / "report.json" if path.is_dir() else path).read_text())
-        rows = [{"nfe": None, "spread": {}, "minimum": {}, "seeds": {}, **row} for row in found["rows"]]
+        usual: dict[str, Any] = {"nfe": None, "spread": {}, "minimum": {}, "seeds": {}}
+        rows = [row | {key: usual[key] for key in usual.keys() - row.keys()} for row in found["rows"]]
         require(all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows) and bool(rows), "no rows")
         return Report(rows, dict(found["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
