@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,7 +64,7 @@ class DrawnSamples(Part):
 
     def chunks(self, n: int) -> Iterator[Tensor]:
         """Samples i*CHUNK up to (i+1)*CHUNK, or n, for each i of ``mine``; on a GPU a thread draws the next ones."""
-        return (chunk for chunk in ahead(self.steadily(n), self.ahead) if chunk is not None)
+        return (chunk for chunk in ahead(self.steadily(n), self.ahead, self.accelerator.device) if chunk is not None)
 
     def steadily(self, n: int) -> Iterator[Tensor | None]:
         """The chunks, each from its file, or drawn; None after every batch, where one may stop."""
@@ -132,12 +133,16 @@ def read(path: Path) -> Tensor | None:
         return None
 
 
-def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
-    """The items of ``source``, of which a thread of its own makes up to ``depth`` before they are asked for."""
+def ahead(source: Iterator[T], depth: int, device: torch.device) -> Iterator[T]:
+    """The items of ``source``, of which a thread of its own makes up to ``depth`` before they are asked for.
+
+    device: what a bare "cuda" means in the thread; threads start at the first GPU, whatever the process has chosen.
+    """
     if depth == 0:
         yield from source
         return
-    end, thread = object(), ThreadPoolExecutor(1)
+    choose = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+    end, thread = object(), ThreadPoolExecutor(1, initializer=choose)
     try:
         waiting = deque(thread.submit(next, source, end) for _ in range(depth))
         while (item := waiting.popleft().result()) is not end:
@@ -154,7 +159,8 @@ def refuse_other(note: Path, made: dict[str, Any]) -> None:
     except FileNotFoundError:
         return
     except ValueError:
-        old = {}
+        old = None
+    old = old if isinstance(old, dict) else {}
     differing = [key for key in made if old.get(key) != made[key]]
     if differing:
         was = ", ".join(f"{key} {old.get(key)} instead of {made[key]}" for key in differing)

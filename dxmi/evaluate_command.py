@@ -91,7 +91,9 @@ def run_density(options: argparse.Namespace) -> None:
     from dxmi.assess import show
     from dxmi.densities import evaluate_density_run
 
-    found, notes = evaluate_density_run(Path(options.source), options.n, options.seed, names(options.metrics))
+    found, notes = evaluate_density_run(
+        Path(options.source), options.n, options.seed, names("--metrics", options.metrics)
+    )
     show(found["rows"])
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -106,12 +108,12 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     require(options.seed is None, "--seed: samples of images have several; give --seeds")
     given: dict[str, Any] = {
         **mappings(options, overrides),
-        "metrics": names(options.metrics),
+        "metrics": names("--metrics", options.metrics),
         "extractor": options.extractor,
         "n": options.n,
         "seeds": numbers("--seeds", options.seeds),
         "batch_size": options.batch_size,
-        "schedulers": names(options.scheduler),
+        "schedulers": names("--scheduler", options.scheduler),
         "steps": numbers("--steps", options.steps),
         "prompts": options.prompt,
         "column": options.column,
@@ -157,8 +159,9 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
 def spoken(message: str, evaluator: str) -> str:
     """A message about an option of the evaluator, by the names that the command has for them."""
     key, _, rest = message.partition(": ")
-    own = {"samples": "-n", "reference_statistics": "--reference", "reference": "--reference"}
-    own |= {"metrics": "--metrics", "extractor": "--extractor", "plugin": "--evaluator"}
+    from dxmi.measuring import OWN
+
+    own = {**OWN, "reference": "--reference", "plugin": "--evaluator"}
     if key in own:
         return f"{own[key]}: {rest}"
     if key.startswith("plugin."):
@@ -169,22 +172,22 @@ def spoken(message: str, evaluator: str) -> str:
 
 def compare(first: Path, second: Path) -> None:
     """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
-    from dxmi.report import compared
+    from dxmi.saved import compared
 
     compared(first, second).show()
 
 
-def names(given: str | None) -> list[str] | None:
-    """``a,b`` as a list."""
+def names(flag: str, given: str | None) -> list[str] | None:
+    """``a,b`` as a list. Raises ConfigError if there is nothing in it."""
     found = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
-    require(found != [], "a list, as of --steps or --metrics, is empty; leave the option out for its default")
+    require(found != [], f"{flag}: the list is empty; leave the option out for its default")
     return found
 
 
 def numbers(flag: str, given: str | None) -> list[int] | None:
     """``1,2`` as a list. Raises ConfigError if one is no whole number."""
-    found = names(given)
+    found = names(flag, given)
     if found is None:
         return None
-    require(all(name.removeprefix("-").isdigit() for name in found), f"{flag}: {given} are not whole numbers, as 1,2")
+    require(all(name.removeprefix("-").isdecimal() for name in found), f"{flag}: {given} are not whole numbers, as 1,2")
     return [int(name) for name in found]

@@ -68,7 +68,7 @@ def measure(
 
 @contextmanager
 def noted(tell: Callable[[str], None] | None, said: set[str] | None = None) -> Iterator[None]:
-    """Evaluators' warnings as lines, each once and none of ``said``, or left out; libraries' own never show."""
+    """Warnings as lines, each once and none of ``said``, or left out; other kinds than UserWarning never show."""
     told = set() if said is None else said
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

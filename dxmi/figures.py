@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+ENOUGH = 50_000  # samples of a Fréchet distance; one over fewer says so
 WIDE = 200  # characters
 HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
 
@@ -15,9 +16,9 @@ HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
 def metric_label(name: str, samples: int) -> str:
     """A Fréchet distance over fewer than 50,000 samples says so in its name: ``fid_10k``."""
     name = name.removesuffix("_mean")
-    if samples >= 50_000 or not name.startswith(("fid", "fd_")):
+    if samples >= ENOUGH or not name.startswith(("fid", "fd_")):
         return name
-    return f"{name}_{samples / 1000:.3g}k"
+    return f"{name}_{min(samples / 1000, 49.9):.3g}k"
 
 
 def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -34,16 +35,21 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     for row in rows:
         nfe = "" if row["nfe"] is None else f"{row['nfe']:g}"
         told = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
-        out.append([*told, *(figure(row, m) for m in shown)])
+        out.append([*told, *(figure(row, m, rows[0]["samples"]) for m in shown)])
     return out
 
 
-def figure(row: dict[str, Any], metric: str) -> str:
-    """A single figure to three digits; over seeds mean, spread and minimum."""
+def figure(row: dict[str, Any], metric: str, headed: int) -> str:
+    """A single figure to three digits; over seeds mean, spread and minimum.
+
+    ``headed``: number of samples that the heading tells; where that is enough and the row's is not, the cell says so.
+    """
     if metric not in row["metrics"]:
         return ""
     mean, spread = row["metrics"][metric], row.get("spread", {}).get(metric)
-    return f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
+    told = f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
+    heading, own = metric_label(metric, headed), metric_label(metric, row["samples"])
+    return f"{own}: {told}" if headed >= ENOUGH and own != heading else told
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

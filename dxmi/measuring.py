@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from dxmi.errors import require
 from dxmi.evaluation import stamp
 from dxmi.fitting import check_processes
 from dxmi.items import Images
-from dxmi.report import FLOOR, Report, earlier
-from dxmi.rows import Rows
+from dxmi.measurement import Measurement
+from dxmi.report import FLOOR, Report
 from dxmi.samples import CHUNK
+from dxmi.saved import earlier, joined, put_aside
 from dxmi.stored import Given, images, path_of
 from dxmi.subjects import Asked, Subject, stored, subjects
 
 SEEDS = (0, 1, 2)
+OWN = {"metrics": "--metrics", "extractor": "--extractor", "samples": "-n", "reference_statistics": "--reference"}
+"""Options of an evaluator that have names of their own here."""
 
 
 def evaluate(
@@ -68,10 +72,11 @@ def evaluate(
     """
     accelerator, folder = Accelerator(), None if out is None else Path(out)
     check_processes(accelerator)
-    listed(metrics=metrics, seeds=seeds, steps=steps, scheduler=schedulers, prompt=prompts)
+    names = {"scheduler": schedulers, "prompt": prompts} | ({} if metrics is None else {"metrics": metrics})
+    check_lists(names, {"seeds": seeds, "steps": steps})
     check(n, seeds, batch_size, steps, folder)
     statistics = published(reference)
-    require(statistics is None or n is not None, "-n: published statistics do not tell how many to draw; give 50000")
+    require(statistics is None or n is not None, "-n: published statistics tell no number of samples; give one")
     options = {"metrics": metrics and list(metrics), "extractor": extractor, "samples": n}
     judge = built(evaluator, options | {"reference_statistics": statistics})
     asked = Asked(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
@@ -87,28 +92,34 @@ def evaluate(
     made = stamp([judge], told, list(seeds) if drawn else [], size, drawn, captions)
     wanted = [{"name": subject.name, "steps": subject.steps, "subject": subject.made} for subject in found]
     before = None if folder is None else earlier(folder, wanted, made)
-    rows_of = Rows(judge, real, seeds, size, accelerator)
-    floors = [rows_of.one(subject) for subject in other]  # first, to fail before all is drawn
-    rows = [rows_of.one(subject) for subject in found]
-    report = Report([*rows, *(rows_of.halves() if halves else floors)], made | {"samples": rows[0]["samples"]})
-    if before is not None:
-        report = report.beside(before)
+    work = Measurement(judge, real, seeds, size, accelerator)
+    floors = [work.row(subject) for subject in other]  # first, to fail before all is drawn
+    rows = [work.row(subject) for subject in found]
+    report = Report([*rows, *(work.halves() if halves else floors)], made | {"samples": rows[0]["samples"]})
+    report = report if before is None else joined(report, before)
     if folder is not None and accelerator.is_main_process:
+        aside = None if before is None else put_aside(folder, before, report)
         report.save(folder)
+        if aside is not None:
+            work.tell(f"note: figures of before that {folder / 'report.json'} has no more are in {aside}")
     return report
 
 
-def listed(**given: Sequence[Any] | None) -> None:
-    """Raise ConfigError if one of these is no list, or has something twice."""
-    for flag, values in given.items():
-        alone = isinstance(values, str) or not isinstance(values, Sequence | None)
-        require(not alone, f"--{flag}: {values!r} is no list; give [{values!r}]")
-        different = values is None or flag == "prompt" or len(set(values)) == len(values)
-        require(different, f"--{flag}: {', '.join(map(str, values or ()))} are not different ones")
+def check_lists(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[int]]) -> None:
+    """Raise ConfigError if one of these options is no list of names or of whole numbers, or has something twice."""
+    kinds: tuple[tuple[Mapping[str, Any], type], ...] = ((names, str), (numbers, Integral))
+    for given, kind in kinds:
+        for flag, values in given.items():
+            fits = isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
+            require(fits, f"--{flag}: {values!r} is no list of {'names' if kind is str else 'whole numbers'}; give one")
+            once = flag == "prompt" or len(set(values)) == len(values)
+            require(once, f"--{flag}: {', '.join(map(str, values))} are not different ones")
 
 
 def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Sequence[int], out: Path | None) -> None:
     """Raise ConfigError for numbers that mean nothing."""
+    for flag, number in {"-n": n, "--batch-size": batch_size}.items():
+        require(number is None or isinstance(number, Integral), f"{flag}: {number!r} is no whole number")
     require(n is None or n >= 2, "-n: give at least 2")
     require(all(0 <= seed < 2**32 for seed in seeds), f"--seeds: {list(seeds)} are not all between 0 and 2^32 - 1")
     require(batch_size is None or 1 <= batch_size <= CHUNK, f"--batch-size: {batch_size} is not between 1 and {CHUNK}")
@@ -137,10 +148,13 @@ def check_alike(found: Sequence[Subject], real: Images | None) -> None:
 
 
 def built(evaluator: str | dict[str, Any], options: dict[str, Any]) -> Evaluator:
-    """The evaluator with the options that are not None, which have to be its own.
+    """The evaluator with those of its ``OWN`` options that are not None.
 
     Raises:
-        ConfigError: there is no such evaluator, or it has no such option
+        ConfigError: there is no such evaluator, it has no such option, or one of ``OWN`` comes with it
     """
     plugin = {"name": evaluator} if isinstance(evaluator, str) else evaluator
-    return build_plugin(Evaluator, {**plugin, **{key: value for key, value in options.items() if value is not None}})  # type: ignore[type-abstract]
+    for key, flag in OWN.items():
+        require(key not in plugin, f"--evaluator.{key}: give it as {flag}")
+    given = {key: value for key, value in options.items() if value is not None}
+    return build_plugin(Evaluator, {**plugin, **given})  # type: ignore[type-abstract]

@@ -78,7 +78,7 @@ class PipelineDraw:
             RuntimeError: the pipeline itself fails
         """
         require(steps >= 1, f"--steps: {steps} is not positive")  # some schedulers take 0 and leave the noise as it is
-        own = len(self.student or range(steps))
+        own = len(self.student) if self.student else steps
         require(steps == own, f"--steps: this student was trained for {own}, and has no others; leave it out")
         self.pipeline.to(self.device)
         scheduler = fresh(self.scheduler)

@@ -97,6 +97,8 @@ def first_metric(evaluator: dict[str, Any]) -> dict[str, Any]:
 def save_best(session: Session, told: dict[str, float]) -> None:
     """The averaged sampler as a pipeline (or weights) in ``best/``, with what it scored; the one before goes after."""
     best, new, old = (session.out / name for name in ("best", "best.partial", "best.old"))
+    if old.exists() and not best.exists():  # a run was killed between the two renames below
+        old.rename(best)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     session.average().save_pretrained(new)

@@ -153,9 +153,9 @@ class Session:
         )
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not self.main) as progress:
             task = progress.add_task("rounds", total=run.steps, completed=self.game.rounds, state="")
-            stopped = (
-                self.watch is not None and self.watch.stops()
-            )  # before a checkpoint that a resumed run starts from
+            stopped = self.watch is not None and self.watch.stops()  # before the checkpoint of a resumed run
+            if stopped:
+                self.tell("no round is left: proxy.patience was used up before")
             while self.game.rounds < run.steps and not stopped:
                 log = self.round()
                 step = self.game.rounds

@@ -19,6 +19,7 @@ from dxmi.api import ConfigError
 from dxmi.cli import main
 from dxmi.evaluation import measure
 from dxmi.piped import PipelineDraw
+from dxmi.saved import load_report
 from dxmi.stored import images
 
 TEACHER = ROOT / "examples" / "teachers" / "digits"
@@ -73,13 +74,25 @@ def test_other_metrics_come_beside_those_of_before(folder, tmp_path):
         assert all(other["seeds"][seed]["fd_digits"] == own["fd_digits"] for seed, own in one["seeds"].items())
 
 
-def test_a_bar_on_the_screen_goes_with_the_images(folder, monkeypatch):
+def test_figures_that_a_new_report_lacks_are_put_aside(folder, tmp_path, capsys):
+    asked = {**QUICK, "steps": [2], "out": tmp_path}
+    first = dxmi.evaluate(folder, DIGITS, **asked)
+    dxmi.evaluate(folder, DIGITS, **(asked | {"metrics": ["isc"], "seeds": [0, 1, 2]}))
+    assert load_report(tmp_path / "report-1.json").to_json() == first.to_json()
+    assert f"no more are in {tmp_path / 'report-1.json'}" in capsys.readouterr().err.replace("\n", " ")
+    dxmi.evaluate(folder, DIGITS, **(asked | {"metrics": ["isc"], "seeds": [0, 1, 2], "floor": None}))
+    assert load_report(tmp_path / "report-2.json").rows[-1]["name"] == "data-floor"
+    last = dxmi.evaluate(folder, DIGITS, **(asked | {"metrics": ["isc"], "seeds": [0, 1, 2], "steps": [2, 3]}))
+    assert len(last.rows) == 3 and not (tmp_path / "report-3.json").exists()
+
+
+def test_a_bar_on_the_screen_goes_with_the_images(folder, tmp_path, monkeypatch):
     """It ends where all are there, whether they were drawn, kept or stored."""
-    from dxmi import rows
+    from dxmi import measurement
 
     bars, seen = [], []
 
-    class Bar(rows.Progress):
+    class Bar(measurement.Progress):
         def add_task(self, name, total):
             bars.append([name, total, 0])
             return super().add_task(name, total=total)
@@ -88,11 +101,12 @@ def test_a_bar_on_the_screen_goes_with_the_images(folder, monkeypatch):
             bars[-1][2] += k
             seen.append(k)
 
-    monkeypatch.setattr(rows, "Progress", Bar)
-    asked = {**QUICK, "n": 300, "steps": [2], "floor": None, "batch_size": 200}
+    monkeypatch.setattr(measurement, "Progress", Bar)
+    asked = {**QUICK, "n": 300, "seeds": [0], "steps": [2], "floor": None, "batch_size": 200, "out": tmp_path}
+    dxmi.evaluate(folder, DIGITS, **asked)
     dxmi.evaluate(folder, DIGITS, **asked)
     dxmi.evaluate(DIGITS, DIGITS, extractor=str(EXTRACTOR), metrics=["fid"], n=300, floor=None)
-    assert [bar[1:] for bar in bars] == [[300, 300]] * 3 and seen == [200, 56, 44, 200, 56, 44, 256, 44]
+    assert [bar[1:] for bar in bars] == [[300, 300]] * 3 and seen == [200, 56, 44, 256, 44, 256, 44]
 
 
 def test_a_loaded_pipeline_and_its_folder_are_the_same_to_python(folder):
@@ -290,7 +304,14 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
         (TEACHER, [*JUDGE, "--evaluator.bootstrap", "1"], "--evaluator.bootstrap: 1 resamples give no interval"),
         (TEACHER, [*JUDGE, "--metrics", "accuracy"], "--metrics: accuracy needs samples that were drawn at labels"),
         (TEACHER, [*JUDGE, "--scheduler", "DDIMScheduler,DDIMScheduler"], "--scheduler: DDIMScheduler, DDIMSch"),
-        (TEACHER, [*JUDGE, "--steps", ""], "is empty; leave the option out"),
+        (TEACHER, [*JUDGE, "--steps", ""], "--steps: the list is empty; leave the option out"),
+        (TEACHER, [*JUDGE, "--steps", "²"], "--steps: ² are not whole numbers"),
+        (TEACHER, [*JUDGE, "--evaluator.samples", "9"], "dxmi: --evaluator.samples: give it as -n"),
+        (
+            TEACHER,
+            [*JUDGE, "--evaluator.reference_statistics", "x"],
+            "reference_statistics: give it as --reference",
+        ),
         (TEACHER, [*JUDGE, "--floor", "none", "--floor.split", "test"], "--floor.split: it is for a dataset"),
         (TEACHER, [*JUDGE, "--reference.split", "test"], "--reference.split: a single file, or shards, have none"),
         (TEACHER, [*JUDGE, "--source.size", "8"], "is drawn from, not read; leave it out"),
@@ -321,14 +342,17 @@ def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_p
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"metrics": "fid"}, r"^--metrics: 'fid' is no list; give \['fid'\]$"),
-        ({"steps": 4}, r"^--steps: 4 is no list; give \[4\]$"),
-        ({"seeds": 0}, r"^--seeds: 0 is no list; give \[0\]$"),
-        ({"prompts": "a cat"}, r"^--prompt: 'a cat' is no list"),
+        ({"metrics": "fid"}, "--metrics: 'fid' is no list of names; give one"),
+        ({"steps": 4}, "--steps: 4 is no list of whole numbers; give one"),
+        ({"steps": ["4"]}, r"--steps: \['4'\] is no list of whole numbers; give one"),
+        ({"seeds": None}, "--seeds: None is no list of whole numbers; give one"),
+        ({"prompts": "a cat"}, "--prompt: 'a cat' is no list of names; give one"),
+        ({"n": "40"}, "-n: '40' is no whole number"),
+        ({"batch_size": 1.5}, "--batch-size: 1.5 is no whole number"),
     ],
 )
-def test_lists_are_lists_to_python(given, says):
-    with pytest.raises(ConfigError, match=says):
+def test_python_is_told_what_a_list_and_a_number_are(given, says):
+    with pytest.raises(ConfigError, match=f"^{says}$"):
         dxmi.evaluate(TEACHER, DIGITS, **given)
 
 

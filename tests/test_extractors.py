@@ -184,6 +184,15 @@ def test_inception_is_torch_fidelitys(inception_file):
     assert extractor.sha256 == sha256(inception_file)
 
 
+def test_other_weights_than_those_of_2015_give_no_fid(inception_file, monkeypatch):
+    found = sha256(inception_file)
+    options = {"weights": str(inception_file), "metrics": ["fid"], "cache": False}
+    names = set(Fidelity(**options)(lambda n: pixels(n) / 127.5 - 1, Images(pixels(4), "noise")))
+    assert names == {f"fd_inception_{found[:8]}"}
+    monkeypatch.setattr(Inception, "url", f"https://host/weights-inception-{found[:8]}.pth")
+    assert make_extractor("inception-v3-compat", str(inception_file)).name == "inception"
+
+
 def test_loading_leaves_the_noise_alone(inception_file):
     torch.manual_seed(3)
     before = torch.get_rng_state()

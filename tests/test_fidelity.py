@@ -495,6 +495,8 @@ def test_accuracy_needs_labels(reference, samples):
         assert set(evaluate(samples, reference, "fid", "accuracy")) == {"fd_digits"}
     with pytest.raises(ConfigError, match="^metrics: accuracy: digits knows labels 0..9"):
         Fidelity(extractor=EXTRACTOR, metrics=["accuracy"])(Drawn(samples, torch.full((300,), 10)), reference)
+    unlabelled = Drawn(samples, torch.full((300,), -1))  # as test sets of the hub have it
+    assert "accuracy" not in Fidelity(extractor=EXTRACTOR)(unlabelled, reference)
 
 
 @pytest.mark.parametrize("channels, name", [(3, "digits"), (2, "digits")])

@@ -17,7 +17,8 @@ from dxmi.data import Data, load_images
 from dxmi.evaluation import data_floor
 from dxmi.figures import cells, markdown, table
 from dxmi.items import Crops, Vectors
-from dxmi.report import Report, compared, earlier, load_report, over_seeds
+from dxmi.report import Report, over_seeds
+from dxmi.saved import compared, earlier, joined, load_report
 
 
 def row(name="DDIM", steps=4, samples=10_000, **metrics):
@@ -59,7 +60,14 @@ def test_every_row_tells_its_number_of_samples():
     assert lines[0] == "|  | steps | n | fid_10k | kid |"
     assert lines[2] == "| DDIM | 4 | 10000 | 4 ±1 (3) | 0.1 ±0 (0.1) |"
     assert lines[3] == "| data-floor |  | 899 | 1.23 |  |"
-    assert "| fid |" in markdown([row(samples=50_000)])
+    assert "| fid |" in markdown([row(samples=50_000)]) and "| fid_49.9k |" in markdown([row(samples=49_999)])
+
+
+def test_a_row_of_fewer_samples_says_so_below_a_heading_of_enough():
+    lines = markdown([row(samples=50_000), floor(1.2345)]).splitlines()
+    assert lines[0] == "|  | steps | n | fid | kid |"
+    assert lines[2] == "| DDIM | 4 | 50000 | 4 ±1 (3) | 0.1 ±0 (0.1) |"
+    assert lines[3] == "| data-floor |  | 899 | fid_0.899k: 1.23 |  |"
 
 
 def test_calls_of_the_network_are_told_where_they_are_not_the_steps():
@@ -128,7 +136,10 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
     for rows in ([row(), other], [row()]):
         with pytest.raises(ConfigError, match=r"^--out: .* holds a report of something else \(DDIM, 10 steps\); give"):
             earlier(tmp_path, rows, STAMP)
-    for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}'):
+    spread = (
+        '{"rows": [{"name": "a", "steps": 1, "samples": 2, "metrics": {"fid": 1}, "spread": {"fid": 1}}], "stamp": {}}'
+    )
+    for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}', spread):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(ConfigError, match="^--out: .*report.json holds no report"):
             earlier(tmp_path, [row()], STAMP)
@@ -137,13 +148,13 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
 def test_figures_of_before_stay_beside_others_that_were_made_alike():
     kid = {"kid_mean": [0.1, 0.2, 0.6]}
     old, new = Report([row(fid=[3.0, 5.0, 4.0]), floor(2.0)], STAMP), Report([row(**kid), row("UniPC", **kid)], STAMP)
-    both, other = new.beside(old).rows
+    both, other = joined(new, old).rows
     assert both == json.loads(json.dumps(row(fid=[3.0, 5.0, 4.0], **kid))) and other == new.rows[1]
     again = Report([row(fid=[1.0, 1.0, 1.0]), floor(1.0)], STAMP)
-    assert again.beside(old).rows == again.rows
-    assert new.beside(Report(old.rows, {**STAMP, "torch": "2.0"})) is new
+    assert joined(again, old).rows == again.rows
+    assert joined(new, Report(old.rows, {**STAMP, "torch": "2.0"})) is new
     fewer = Report([row(samples=2000, **kid)], STAMP)
-    assert fewer.beside(old).rows == fewer.rows
+    assert joined(fewer, old).rows == fewer.rows
 
 
 def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):

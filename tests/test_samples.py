@@ -147,12 +147,12 @@ def test_a_thread_draws_ahead_of_who_measures():
             yield i
         raise FloatingPointError("bad")
 
-    items = ahead(source(), 2)
+    items = ahead(source(), 2, torch.device("cpu"))
     assert next(items) == 0 and made[2].wait(60)
     assert [next(items) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(FloatingPointError, match="bad"):
         next(items)
-    assert list(ahead(iter([5, 6]), 0)) == [5, 6]
+    assert list(ahead(iter([5, 6]), 0, torch.device("cpu"))) == [5, 6]
 
 
 def test_drawing_ahead_changes_no_sample():

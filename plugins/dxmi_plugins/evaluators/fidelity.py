@@ -172,7 +172,8 @@ class Fidelity:
 
     def _metrics(self, labels: Tensor | None) -> list[str]:
         """Those that are asked for, or all that can be had."""
-        judged = labels is not None and self.extractor.labelled and int(labels.max()) < (self.extractor.logits or 0)
+        known = range(self.extractor.logits or 0) if self.extractor.labelled else ()
+        judged = labels is not None and all(label in known for label in labels.tolist())
         if self.given is None:
             out = {"isc": self.extractor.logits is None, "accuracy": not judged}
             out |= {"kid": self.published is not None, "prc": self.published is not None}

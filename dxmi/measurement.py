@@ -20,7 +20,7 @@ from dxmi.report import FLOOR, over_seeds
 from dxmi.subjects import Subject
 
 
-class Rows:
+class Measurement:
     """One evaluator on one row after another, over seeds; the screen is told what it finds.
 
     Args:
@@ -41,7 +41,7 @@ class Rows:
         """A line on the screen of the main process."""
         self.console.print(line, style="dim", highlight=False, soft_wrap=True)
 
-    def one(self, subject: Subject) -> dict[str, Any]:
+    def row(self, subject: Subject) -> dict[str, Any]:
         """One measurement for each seed, or a single one of what is stored."""
         found: dict[int | None, dict[str, Any]] = {}
         for seed in self.seeds if subject.noise is not None else (None,):
@@ -57,7 +57,10 @@ class Rows:
 
     def measured(self, samples: Part, name: str) -> dict[str, Any]:
         """``measure`` with a bar of the images that this process has had, where somebody looks at it."""
-        with Progress(console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+        shown = self.console.is_terminal and not self.console.quiet
+        columns = Progress.get_default_columns()
+        bar = Progress(*columns, console=self.console, transient=True, redirect_stdout=False, disable=not shown)
+        with bar:
             task = bar.add_task(name, total=len(samples.rows(self.size)))
             samples.seen = partial(bar.advance, task)
             return measure([self.judge], self.real, samples)  # type: ignore[arg-type]
