@@ -93,7 +93,9 @@ def put(config: Any, keys: list[str], value: Any) -> None:
     key: Any = keys[0]
     if isinstance(config, list):
         if not key.isdigit() or int(key) >= len(config):
-            raise ConfigError(f"'{key}' is no position in a list of {len(config)}")
+            raise ConfigError(
+                f"'{key}' is no position in a list of {len(config)}; count from 0, as --evaluators.0.samples"
+            )
         key = int(key)
     if len(keys) == 1:
         config[key] = value

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from accelerate import Accelerator
 
 from dxmi.api import Evaluator
 from dxmi.config import build_plugin
-from dxmi.errors import require
+from dxmi.errors import ConfigError, require
 from dxmi.evaluation import stamp
 from dxmi.fitting import check_processes
 from dxmi.items import Images
@@ -61,7 +62,7 @@ def evaluate(
         steps: numbers of steps, a row for each; empty takes the pipeline's usual one
         prompts: of pipelines that draw from text, taken in turn
         column: of the images, in datasets
-        label: column of labels, where there is one, for the accuracy of stored images
+        label: column of labels, where there is one, for the accuracy of stored images, the floor's among them
         floor: other images of the same kind as the reference, such as a test set, for the row ``data-floor``; halves
             measures random halves of the reference against each other, None leaves the row out
         out: folder for table.md, report.json, picture.png and the images, which the same call again takes up
@@ -70,11 +71,12 @@ def evaluate(
         ConfigError: what is given is wrong; the message says what, by the command's names of options
         FloatingPointError: a sample is not finite
     """
-    accelerator, folder = Accelerator(), None if out is None else Path(out)
+    accelerator = Accelerator()
     check_processes(accelerator)
+    folder = None if out is None else folder_of(out)
     names = {"scheduler": schedulers, "prompt": prompts} | ({} if metrics is None else {"metrics": metrics})
     check_lists(names, {"seeds": seeds, "steps": steps})
-    check(n, seeds, batch_size, steps, folder)
+    check(n, seeds, batch_size, steps)
     statistics = published(reference)
     require(statistics is None or n is not None, "-n: published statistics tell no number of samples; give one")
     options = {"metrics": metrics and list(metrics), "extractor": extractor, "samples": n}
@@ -116,7 +118,7 @@ def check_lists(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequen
             require(once, f"--{flag}: {', '.join(map(str, values))} are not different ones")
 
 
-def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Sequence[int], out: Path | None) -> None:
+def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Sequence[int]) -> None:
     """Raise ConfigError for numbers that mean nothing."""
     for flag, number in {"-n": n, "--batch-size": batch_size}.items():
         require(number is None or isinstance(number, Integral), f"{flag}: {number!r} is no whole number")
@@ -124,8 +126,19 @@ def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Se
     require(all(0 <= seed < 2**32 for seed in seeds), f"--seeds: {list(seeds)} are not all between 0 and 2^32 - 1")
     require(batch_size is None or 1 <= batch_size <= CHUNK, f"--batch-size: {batch_size} is not between 1 and {CHUNK}")
     require(all(k >= 1 for k in steps), f"--steps: {list(steps)} are not all positive")
-    for part in [] if out is None else [out, *out.parents]:
-        require(not part.exists() or part.is_dir(), f"--out: {part} is a file; give a folder")
+
+
+def folder_of(out: Any) -> Path:
+    """The folder to write, which need not be there; raises ConfigError if it cannot be."""
+    require(isinstance(out, str | Path), f"--out: {out!r} is no path of a folder")
+    folder = Path(out)
+    there = next(part for part in [folder, *folder.absolute().parents] if part.exists())
+    require(there.is_dir(), f"--out: {there} is a file; give a folder")
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(f"--out: nothing can be written in {there}: {error.strerror}") from error
+    return folder
 
 
 def published(reference: Given) -> str | None:

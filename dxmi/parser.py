@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 EPILOG = """Every key of a config can be overridden: --steps 100, --sampler.scheduler.steps 2, --energy mlp.
 'dxmi train CONFIG --help' explains every key, with the options of the plugins that CONFIG names.
@@ -13,9 +13,17 @@ Exit status: 0 done, 2 what you gave is wrong (one line says what), 1 it failed 
 FOLDER = "folder to write (default: runs/<name of the config>)"
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose errors are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"dxmi: {message}; see '{self.prog} --help'\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dxmi",
         description="Fine-tune diffusers pipelines to a few steps; sample from known densities.",
         epilog=EPILOG,
@@ -127,7 +135,8 @@ def add_evaluate(commands: Any) -> None:
         "--prompt", action="append", help="caption for pipelines that draw from text; may be repeated"
     )
     evaluate.add_argument("--column", help="column of images (default: image)")
-    evaluate.add_argument("--label", help="column of labels, where there is one, for the accuracy of stored images")
+    labels = "column of labels, where there is one, for the accuracy of stored images, the floor's among them"
+    evaluate.add_argument("--label", help=labels)
     both = "two reports, or their folders, in one table, if made alike"
     evaluate.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help=both)
     out = (

@@ -77,13 +77,16 @@ class Watch:
         session.accelerator.wait_for_everyone()
         return self.stops()
 
+    def best(self) -> int:
+        """The round of the best proxy so far."""
+        return min(self.history, key=lambda found: found[1])[0]
+
     def stops(self) -> bool:
         """Whether ``patience`` proxies came after the best one; those of the warm-up aside, which is no game yet."""
         patience = self.settings.patience
         if patience is None or not self.history:
             return False
-        best, _ = min(self.history, key=lambda found: found[1])
-        start = max(best, self.session.run.game.warmup)
+        start = max(self.best(), self.session.run.game.warmup)
         return sum(step > start for step, _ in self.history) >= patience
 
 

@@ -14,13 +14,14 @@ from dxmi.report import FLOOR, Report
 
 
 def load_report(path: Path, option: str = "--compare") -> Report:
-    """What ``report.json``, alone or in a folder, or a run's ``evaluation.json`` holds; ``option`` is what named it.
+    """What ``report.json`` or a run's ``evaluation.json``, or the folder of one, holds; ``option`` is what named it.
 
     Raises:
         ConfigError: it holds none
     """
     try:
-        found = json.loads((path / "report.json" if path.is_dir() else path).read_text())
+        inside = next((file for file in (path / "report.json", path / "evaluation.json") if file.exists()), path)
+        found = json.loads(inside.read_text())
         usual: dict[str, Any] = {"nfe": None, "spread": {}, "minimum": {}, "seeds": {}}
         rows = [row | {key: usual[key] for key in usual.keys() - row.keys()} for row in found["rows"]]
         require(all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows) and bool(rows), "no rows")
@@ -43,12 +44,15 @@ def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str,
         return None
     old, keys = load_report(folder / "report.json", "--out"), ("name", "steps", "subject")
     wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
-    gone = [row for row in old.rows if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted]
-    lost = [row["name"] + ("" if row["steps"] is None else f", {row['steps']} steps") for row in gone]
-    for key in ("evaluators", "reference", "prompts"):
-        lost += differences(old.stamp.get(key), new.get(key), key)
-    lost += [f"seed {seed}" for seed in old.stamp.get("seed", []) if seed not in new.get("seed", [])]
-    lost += [f"{row['name']}, {row['samples']} samples" for row in old.rows[:1] if row["samples"] > new["samples"]]
+    stamps = ((key, old.stamp.get(key), new.get(key)) for key in ("evaluators", "reference", "prompts"))
+    lost = [found for key, was, now in stamps for found in differences(was, now, key)]
+    lost += [f"seed {seed} is left out" for seed in old.stamp.get("seed", []) if seed not in new.get("seed", [])]
+    lost += [f"n: {row['samples']} -> {new['samples']}" for row in old.rows[:1] if row["samples"] > new["samples"]]
+    for row in old.rows:
+        name = row["name"] + ("" if row["steps"] is None else f", {row['steps']} steps")
+        if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted:
+            measured = any([row["name"], row["steps"]] == found[:2] for found in wanted)
+            lost.append(f"{name}: {'another subject' if measured else 'left out'}")
     told = f"--out: {folder} holds a report of something else ({''.join(lost[:1])}); give another folder"
     require(not lost, told)
     return old
@@ -68,10 +72,15 @@ def joined(new: Report, old: Report) -> Report:
     return Report(**found)
 
 
+def figures(report: Report) -> list[Any]:
+    """What each figure is: name, steps and subject of its row, and the metric."""
+    return [(row["name"], row["steps"], row.get("subject"), metric) for row in report.rows for metric in row["metrics"]]
+
+
 def put_aside(folder: Path, old: Report, new: Report) -> Path | None:
     """Keep the folder's report under another name if it has a figure that ``new`` lacks; that name, or None."""
-    has = {(row["name"], row["steps"], metric) for row in new.rows for metric in row["metrics"]}
-    if all((row["name"], row["steps"], metric) in has for row in old.rows for metric in row["metrics"]):
+    kept = figures(new)
+    if all(figure in kept for figure in figures(old)):
         return None
     names = (folder / f"report-{k}.json" for k in count(1))
     free = next(name for name in names if not name.exists())

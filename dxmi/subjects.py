@@ -69,6 +69,10 @@ def subjects(source: Any, asked: Asked, accelerator: Accelerator) -> list[Subjec
         return solved(source, type(source).__name__, asked, accelerator)
     if isinstance(source, Tensor):
         return [stored(source, asked, accelerator)]
+    named = isinstance(path_of(source), str | Path)
+    require(
+        named, f"source: a {type(source).__name__} is no pipeline, path or tensor; of an array take torch.from_numpy"
+    )
     given = str(path_of(source))
     path = Path(given).expanduser()
     run, whole = (path / "run.yaml").exists(), (path / "model_index.json").exists()

@@ -169,8 +169,10 @@ class Session:
                 stopped = self.watch is not None and step % self.watch.settings.every == 0 and self.watch.look(step)
                 if step % every.checkpoint == 0 or step == run.steps or stopped:
                     checkpoint.save(self.accelerator, self.out, step)
-                if stopped:
-                    self.tell(f"stopped after {step} rounds: proxy.patience is used up")
+                if stopped and self.watch is not None:
+                    self.tell(
+                        f"stopped after {step} rounds: best/ is of round {self.watch.best()}, proxy.patience is used up"
+                    )
 
     def round(self) -> dict[str, Tensor]:
         """One round of the game; a failure tells which checkpoint there is."""

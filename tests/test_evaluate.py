@@ -226,8 +226,8 @@ def test_a_folder_keeps_its_report(folder, tmp_path, capsys):
     before = (tmp_path / "report.json").read_bytes()
     for reference, change, says in (
         (half, {}, "reference.name: digits.parquet -> tensor"),
-        (DIGITS, {"n": 39}, "40 samples"),
-        (DIGITS, {"seeds": [0]}, "seed 1"),
+        (DIGITS, {"n": 39}, "n: 40 -> 39"),
+        (DIGITS, {"seeds": [0]}, "seed 1 is left out"),
         (DIGITS, {"evaluator": {"name": "fidelity", "bootstrap": 3}}, "evaluators.0.bootstrap: 0 -> 3"),
     ):
         with pytest.raises(ConfigError, match=f"--out: .* holds a report of something else .*{says}"):
@@ -347,6 +347,8 @@ def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_p
         ({"steps": ["4"]}, r"--steps: \['4'\] is no list of whole numbers; give one"),
         ({"seeds": None}, "--seeds: None is no list of whole numbers; give one"),
         ({"prompts": "a cat"}, "--prompt: 'a cat' is no list of names; give one"),
+        ({"out": 5}, "--out: 5 is no path of a folder"),
+        ({"out": "/proc/x"}, "--out: nothing can be written in /proc: .*"),
         ({"n": "40"}, "-n: '40' is no whole number"),
         ({"batch_size": 1.5}, "--batch-size: 1.5 is no whole number"),
     ],
@@ -354,6 +356,12 @@ def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_p
 def test_python_is_told_what_a_list_and_a_number_are(given, says):
     with pytest.raises(ConfigError, match=f"^{says}$"):
         dxmi.evaluate(TEACHER, DIGITS, **given)
+
+
+@pytest.mark.parametrize("source", [np.zeros((4, 1, 8, 8), np.uint8), None, 5])
+def test_python_is_told_what_can_be_measured(source):
+    with pytest.raises(ConfigError, match="^source: .* is no pipeline, path or tensor"):
+        dxmi.evaluate(source, DIGITS)
 
 
 def test_a_student_keeps_its_steps_and_its_scheduler():

@@ -133,8 +133,10 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
     Report([row(), row(steps=10), floor()], STAMP).save(tmp_path)
     earlier(tmp_path, [row(), row(steps=10), row(steps=50), row("UniPC")], STAMP)
     other = row(steps=10) | {"subject": {"pipeline": "1", "prompts": []}}
-    for rows in ([row(), other], [row()]):
-        with pytest.raises(ConfigError, match=r"^--out: .* holds a report of something else \(DDIM, 10 steps\); give"):
+    for rows, says in (([row(), other], "another subject"), ([row()], "left out")):
+        with pytest.raises(
+            ConfigError, match=rf"^--out: .* holds a report of something else \(DDIM, 10 steps: {says}\); give"
+        ):
             earlier(tmp_path, rows, STAMP)
     spread = (
         '{"rows": [{"name": "a", "steps": 1, "samples": 2, "metrics": {"fid": 1}, "spread": {"fid": 1}}], "stamp": {}}'

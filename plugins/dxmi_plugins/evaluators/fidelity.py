@@ -163,11 +163,12 @@ class Fidelity:
         if (self.infinity or self.bootstrap) and self.given is not None and "fid" not in given:
             raise ConfigError(f"{'infinity' if self.infinity else 'bootstrap'}: metrics do not ask for fid")
         if self.published is not None:
-            needed = [m for m in given if m in ("kid", "prc")]
+            why = "published statistics are for fid alone, and the rest needs the reference's images; leave it out"
+            for metric in given:
+                if metric in ("kid", "prc"):
+                    raise ConfigError(f"metrics: {metric}: {why}")
             if self.given is None and self.prc_extractor is not self.extractor:
-                needed = ["prc_extractor"]
-            if needed:
-                raise ConfigError(f"reference_statistics: {', '.join(needed)} need the images; leave it out")
+                raise ConfigError(f"prc_extractor: {why}")
             read_published(self.published, self.extractor)
 
     def _metrics(self, labels: Tensor | None) -> list[str]:

@@ -91,7 +91,7 @@ def read_published(path: Path, extractor: Extractor) -> Gaussian:
     if "extractor" not in arrays and extractor.name != "inception":
         raise ConfigError(
             f"{option}: {path} does not say its extractor, so it is Inception's, not {extractor.name}'s; "
-            "give the images themselves as the reference"
+            "give the images themselves, or tell the SHA-256 of its weights by an array 'extractor'"
         )
     return checked(arrays["mu"], arrays["sigma"], extractor, f"{option}: {path}")
 
