@@ -141,7 +141,7 @@ def ahead(source: Iterator[T], depth: int, device: torch.device) -> Iterator[T]:
     if depth == 0:
         yield from source
         return
-    choose = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+    choose = partial(torch.cuda.set_device, device) if device.type == "cuda" and device.index is not None else None
     end, thread = object(), ThreadPoolExecutor(1, initializer=choose)
     try:
         waiting = deque(thread.submit(next, source, end) for _ in range(depth))

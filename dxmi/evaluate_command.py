@@ -158,9 +158,9 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
 
 def spoken(message: str, evaluator: str) -> str:
     """A message about an option of the evaluator, by the names that the command has for them."""
-    key, _, rest = message.partition(": ")
     from dxmi.measuring import OWN
 
+    key, _, rest = message.partition(": ")
     own = {**OWN, "reference": "--reference", "plugin": "--evaluator"}
     if key in own:
         return f"{own[key]}: {rest}"

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from threading import Event
+from threading import Event, local
 
 import pytest
 import torch
@@ -153,6 +153,14 @@ def test_a_thread_draws_ahead_of_who_measures():
     with pytest.raises(FloatingPointError, match="bad"):
         next(items)
     assert list(ahead(iter([5, 6]), 0, torch.device("cpu"))) == [5, 6]
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda:1", 1), ("cuda", None), ("cpu", None)])
+def test_the_thread_has_the_gpu_of_its_process(device, chosen, monkeypatch):
+    own = local()
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: setattr(own, "index", device.index))
+    source = (getattr(own, "index", None) for _ in range(3))
+    assert list(ahead(source, 2, torch.device(device))) == [chosen] * 3
 
 
 def test_drawing_ahead_changes_no_sample():
