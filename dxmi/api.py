@@ -22,11 +22,11 @@ from dxmi.energy import Noised as Noised
 from dxmi.energy import Product as Product
 from dxmi.energy import with_gradient as with_gradient
 from dxmi.errors import ConfigError as ConfigError
+from dxmi.gaussian_sampler import GaussianSampler as GaussianSampler
 from dxmi.references import DensitySamples as DensitySamples
 from dxmi.references import Labelled as Labelled
 from dxmi.samplers import About as About
 from dxmi.samplers import Draw as Draw
-from dxmi.samplers import GaussianSampler as GaussianSampler
 from dxmi.samplers import Sampler as Sampler
 from dxmi.samplers import Transition as Transition
 from dxmi.samples import Noise as Noise

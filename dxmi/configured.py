@@ -13,8 +13,9 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     """The checked config, or None if help or the resolved config was printed instead."""
     import yaml
 
-    from dxmi.config import Checked, help_text
+    from dxmi.config import Checked
     from dxmi.dialect import read
+    from dxmi.help_text import help_text
 
     if options.config and overrides and not Path(options.config).is_file():
         raise ConfigError(f"{options.config}: no such file; give the config first, then --key VALUE")

@@ -35,7 +35,7 @@ MAPPINGS = ("evaluator", "reference", "source", "floor")  # options that have op
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate``."""
     if options.help:
-        from dxmi.config import options_help
+        from dxmi.help_text import options_help
 
         name = options.evaluator or "fidelity"
         print(options.own_help())

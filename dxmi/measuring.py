@@ -14,8 +14,8 @@ from dxmi.api import Evaluator
 from dxmi.config import build_plugin
 from dxmi.errors import ConfigError, require
 from dxmi.evaluation import stamp
-from dxmi.fitting import check_processes
 from dxmi.items import Images
+from dxmi.machine import check_processes
 from dxmi.measurement import Measurement
 from dxmi.report import FLOOR, Report
 from dxmi.samples import CHUNK

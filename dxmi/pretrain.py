@@ -18,7 +18,7 @@ from dxmi.api import Energy
 from dxmi.config import Checked
 from dxmi.data import Data, draw_batch, load_data
 from dxmi.errors import ConfigError, require
-from dxmi.fitting import check_processes
+from dxmi.machine import check_processes
 from dxmi.noise_models import ddpm_model, multi_noise_model
 from dxmi.reconstruction import reconstruction_model
 from dxmi.score_models import score_model

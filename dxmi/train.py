@@ -27,9 +27,7 @@ from dxmi.errors import require
 from dxmi.evaluation import data_floor, noted
 from dxmi.finish import finish
 from dxmi.fitting import (
-    check_memory,
     check_players,
-    check_processes,
     check_value_guided,
     event_shape,
     initialise,
@@ -38,6 +36,7 @@ from dxmi.fitting import (
 from dxmi.items import Draws, Items
 from dxmi.latents import Encoded, cached
 from dxmi.logbook import log_round, look
+from dxmi.machine import check_memory, check_processes
 from dxmi.proxy import Watch
 from dxmi.report import FLOOR
 from dxmi.streams import Stream

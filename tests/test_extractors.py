@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.classifier import sha256
-from dxmi_plugins.evaluators.extractors import VGG16, Inception, as_pixels, make_extractor
+from dxmi_plugins.evaluators.extractors import as_pixels, make_extractor
 from dxmi_plugins.evaluators.fidelity import Fidelity
+from dxmi_plugins.evaluators.inception import VGG16, Inception
 from dxmi_plugins.evaluators.reference import Reference
 from dxmi_plugins.evaluators.statistics import cache_folder, place
 from torch import Generator, nn

@@ -5,8 +5,9 @@ import pytest
 import torch
 from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.classifier import sha256
-from dxmi_plugins.evaluators.extractors import Inception, make_extractor
+from dxmi_plugins.evaluators.extractors import make_extractor
 from dxmi_plugins.evaluators.fidelity import Fidelity
+from dxmi_plugins.evaluators.inception import Inception
 from dxmi_plugins.evaluators.statistics import cache_folder, place, read, read_published, write
 from torch import Generator
 

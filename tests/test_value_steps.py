@@ -13,8 +13,8 @@ from torch import nn
 from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Energy
 from dxmi.cli import main
-from dxmi.fitting import check_memory, free_memory
 from dxmi.learning import Game, Learning, Rates
+from dxmi.machine import check_memory, free_memory
 
 RATE = 0.1
 
@@ -94,7 +94,7 @@ def run(**parts):
 def test_memory_is_counted_with_the_copies(parts, states, monkeypatch):
     """States of 2 x 3 float32 numbers: as many bytes as they take are enough, and one fewer is not."""
     for free, fits in ((states * 24, True), (states * 24 - 1, states == 0)):
-        monkeypatch.setattr("dxmi.fitting.free_memory", lambda free=free: free)
+        monkeypatch.setattr("dxmi.machine.free_memory", lambda free=free: free)
         if fits:
             check_memory(run(**parts), (2, 3), torch.device("cpu"))
         else:
