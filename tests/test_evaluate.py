@@ -334,7 +334,8 @@ def test_third_party_evaluators_and_plain_ones_are_given_all_samples():
 )
 def test_bad_input_is_one_line_and_writes_nothing(source, arguments, says, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["evaluate", str(source), *arguments, "-n", "20", "--out", str(out)]) == 2
+    few = ["--steps", "2"] if source == TEACHER and "--steps" not in arguments else []  # of its usual 1000
+    assert main(["evaluate", str(source), *arguments, *few, "-n", "20", "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1 and not out.exists()
 
@@ -374,5 +375,5 @@ def test_a_student_keeps_its_steps_and_its_scheduler():
 
 
 def test_python_imports_no_torch_before_it_measures():
-    script = "import dxmi, sys; assert 'torch' not in sys.modules and callable(dxmi.evaluate)"
+    script = "import dxmi, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
