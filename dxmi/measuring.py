@@ -19,7 +19,7 @@ from dxmi.machine import check_processes
 from dxmi.measurement import Measurement
 from dxmi.report import FLOOR, Report
 from dxmi.samples import CHUNK
-from dxmi.saved import earlier, joined, put_aside
+from dxmi.saved import earlier, joined, keep
 from dxmi.stored import Given, images, path_of
 from dxmi.subjects import Asked, Subject, stored, subjects
 
@@ -79,8 +79,7 @@ def evaluate(
     check(n, seeds, batch_size, steps)
     statistics = published(reference)
     require(statistics is None or n is not None, "-n: published statistics tell no number of samples; give one")
-    options = {"metrics": metrics and list(metrics), "extractor": extractor, "samples": n}
-    judge = built(evaluator, options | {"reference_statistics": statistics})
+    judge = built(evaluator, metrics=metrics, extractor=extractor, samples=n, reference_statistics=statistics)
     asked = Asked(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
     found, seeds = subjects(pipeline, asked, accelerator), seeds or SEEDS
     drawn = [subject.noise for subject in found if subject.noise is not None]
@@ -100,10 +99,7 @@ def evaluate(
     report = Report([*rows, *(work.halves() if halves else floors)], made | {"samples": rows[0]["samples"]})
     report = report if before is None else joined(report, before)
     if folder is not None and accelerator.is_main_process:
-        aside = None if before is None else put_aside(folder, before, report)
-        report.save(folder)
-        if aside is not None:
-            work.tell(f"note: figures of before that {folder / 'report.json'} has no more are in {aside}")
+        keep(report, before, folder, work.tell)
     return report
 
 
@@ -160,7 +156,7 @@ def check_alike(found: Sequence[Subject], real: Images | None) -> None:
         require(sides == own, f"reference: its images are {sides}, those of {subject.name} {own} (H,W); {fix}")
 
 
-def built(evaluator: str | dict[str, Any], options: dict[str, Any]) -> Evaluator:
+def built(evaluator: str | dict[str, Any], **options: Any) -> Evaluator:
     """The evaluator with those of its ``OWN`` options that are not None.
 
     Raises:
@@ -169,5 +165,6 @@ def built(evaluator: str | dict[str, Any], options: dict[str, Any]) -> Evaluator
     plugin = {"name": evaluator} if isinstance(evaluator, str) else evaluator
     for key, flag in OWN.items():
         require(key not in plugin, f"--evaluator.{key}: give it as {flag}")
-    given = {key: value for key, value in options.items() if value is not None}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    given = {key: value for key, value in plain.items() if value is not None}
     return build_plugin(Evaluator, {**plugin, **given})  # type: ignore[type-abstract]

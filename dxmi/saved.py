@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ def joined(new: Report, old: Report) -> Report:
     same = ("name", "steps", "subject", "samples")
     for row in found["rows"]:
         for kept in (kept for kept in old.rows if all(kept.get(key) == row.get(key) for key in same)):
-            for figures in ("metrics", "spread", "minimum"):
-                row[figures] = kept[figures] | row[figures]
+            for part in ("metrics", "spread", "minimum"):
+                row[part] = kept[part] | row[part]
             row["seeds"] = {seed: kept["seeds"].get(seed, {}) | own for seed, own in row["seeds"].items()}
     return Report(**found)
 
@@ -86,6 +86,14 @@ def put_aside(folder: Path, old: Report, new: Report) -> Path | None:
     free = next(name for name in names if not name.exists())
     (folder / "report.json").rename(free)
     return free
+
+
+def keep(new: Report, old: Report | None, folder: Path, tell: Callable[[str], None]) -> None:
+    """Save a report where ``old`` was; what would be lost with that is put aside, and ``tell`` hears where."""
+    aside = None if old is None else put_aside(folder, old, new)
+    new.save(folder)
+    if aside is not None:
+        tell(f"note: figures of before that {folder / 'report.json'} has no more are in {aside}")
 
 
 def compared(first: Path, second: Path) -> Report:
