@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dxmi.measuring import evaluate as evaluate
+    from dxmi.evaluation.evaluate import evaluate as evaluate
 
 __version__ = version("dxmi")
 
@@ -14,7 +14,7 @@ __version__ = version("dxmi")
 def __getattr__(name: str) -> Any:
     """``dxmi.evaluate``; torch is imported by whoever asks for it."""
     if name == "evaluate":
-        from dxmi.measuring import evaluate
+        from dxmi.evaluation.evaluate import evaluate
 
         return evaluate
     raise AttributeError(f"module 'dxmi' has no attribute '{name}'")

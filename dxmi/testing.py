@@ -20,7 +20,8 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from dxmi.api import Cost, Energy, Evaluator, GaussianSampler, Levels, Sampler, Scheduler, Transition, randn
-from dxmi.objectives import rollout, transitions
+from dxmi.chains.rollout import rollout
+from dxmi.game.rollouts import transitions
 
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from dxmi_plugins.evaluators.anomaly import Anomaly
+from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 
 from dxmi.api import ConfigError, Energy, Labelled
-from dxmi.artefacts import load_energy
-from dxmi.config import Checked, Run
-from dxmi.dialect import read
-from dxmi.errors import require
-from dxmi.evaluation import measure
-from dxmi.pretrain import Pretrain, pretrain
-from dxmi.train import train
+from dxmi.api.errors import require
+from dxmi.config.checked import Checked
+from dxmi.config.pretrain import PretrainConfig
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import read
+from dxmi.evaluation.measure import measure
+from dxmi.pretraining.loop import pretrain
+from dxmi.runs.energy import load_energy
+from dxmi.training.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -38,7 +40,10 @@ def compare(
     """Figures of the autoencoder alone and of the same energy after EBM-VGS, of maps (N,h,w,D) of cells of norm 1."""
     alone, game = given.out / "autoencoder", given.out / "ebm_vgs"
     # What is wrong with either config is told before anything is written.
-    first, second = configured(given, Pretrain, "_autoencoder"), configured(given, Run, "", energy_weights=str(alone))
+    first, second = (
+        configured(given, PretrainConfig, "_autoencoder"),
+        configured(given, TrainConfig, "", energy_weights=str(alone)),
+    )
     for config in (first, second):
         require(0 <= given.seed < 2**32, f"--seed: {given.seed} is not between 0 and 2^32 - 1")
         config.build()
@@ -55,7 +60,7 @@ def compare(
 def configured(given: argparse.Namespace, kind: type, suffix: str, **more: str) -> Checked:
     """The config of the autoencoder or of the game, with the folder, seed and steps that are asked for."""
     config = read(CONFIGS / f"{given.name}{suffix}.yaml") | {"seed": given.seed} | more
-    steps = given.pretrain if kind is Pretrain else given.steps
+    steps = given.pretrain if kind is PretrainConfig else given.steps
     config["data"]["path"] = str(given.out / "cells.parquet")
     return Checked(kind, config if steps is None else config | {"steps": steps})
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from anomaly_loop import compare, in_one_line, options, show, write_figures
-from dxmi_plugins.features import FeatureMaps
 from PIL import Image
 
 from dxmi.api import Labelled
-from dxmi.errors import require
+from dxmi.api.errors import require
+from dxmi.data.feature_maps import FeatureMaps
 
 COLUMNS = ["det_max", "det_pool", "loc"]
 SUFFIXES = {".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff"}

@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from dxmi_plugins.evaluators.classifier import Classifier
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
 from torch.nn.functional import cross_entropy
 
-from dxmi.data import Data, load_images
+from dxmi.config.data import DataConfig
+from dxmi.data.load import load_images
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
 """uint8 images (N,C,H,W) and their labels (N,)"""
@@ -22,7 +23,7 @@ Labelled = tuple[torch.Tensor, torch.Tensor]
 
 def load(path: str, image: str, label: str) -> Labelled:
     """The images and labels of a dataset."""
-    data = Data(path=path, column=image, label=label)
+    data = DataConfig(path=path, column=image, label=label)
     images = load_images(data)
     assert isinstance(images.about, torch.Tensor)
     return images.pixels, images.about

@@ -14,7 +14,7 @@ import torch
 import yaml
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-from dxmi.algorithm import DxMI
+from dxmi.game.algorithm import DxMI
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "data" / "digits.parquet"

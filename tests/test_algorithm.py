@@ -8,10 +8,12 @@ from accelerate import Accelerator
 from test_objectives import LinearChain
 from torch import nn
 
-from dxmi.algorithm import DxMI, frozen
 from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Transition
-from dxmi.learning import Clip, Game, Learning, Rates
-from dxmi.objectives import rollout
+from dxmi.chains.rollout import rollout
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import ClipConfig, LearningConfig, RatesConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.game.players import frozen
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +76,12 @@ def test_equilibrium_on_a_gaussian(accelerator):
     """p = q = pi for p = N(1, .5^2) (TOOLBOX row 34); the second halves of the paths are averaged."""
     torch.manual_seed(0)
     energy, sampler = Quadratic(), OneStep()
-    rates = Rates(energy=1e-2, sampler=1e-2, std=1e-2)
+    rates = RatesConfig(energy=1e-2, sampler=1e-2, std=1e-2)
     game = DxMI(
         energy,
         sampler,
-        game=Game(tau1=1.0, tau2=0.0, gamma=0.0, time_cost=None, warmup=0),
-        learning=Learning(lr=rates, clip=Clip()),
+        game=GameConfig(tau1=1.0, tau2=0.0, gamma=0.0, time_cost=None, warmup=0),
+        learning=LearningConfig(lr=rates, clip=ClipConfig()),
         accelerator=accelerator,
     )
     path = []
@@ -98,8 +100,10 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     torch.manual_seed(0)
     steps, a, std, k, tau1, tau2 = 4, 0.8, 0.5, 2.0, 0.3, 0.2
     chain, value = LinearChain(a, std, steps), QuadraticValue(steps)
-    learning = Learning(lr=Rates(value=1e-2), clip=Clip())
-    game = DxMI(KnownQuadratic(k), chain, value, Game(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator)
+    learning = LearningConfig(lr=RatesConfig(value=1e-2), clip=ClipConfig())
+    game = DxMI(
+        KnownQuadratic(k), chain, value, GameConfig(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator
+    )
     s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
     J = Cost(game.energy, game.value, game.sampler.steps)
     for round_ in range(2000):
@@ -118,7 +122,7 @@ def test_policy_step_moves_the_policy_alone(accelerator):
     """The energy and value let gradients through to the policy but keep their own weights and gradients."""
     torch.manual_seed(0)
     energy, sampler = Quadratic(), OneStep()
-    game = DxMI(energy, sampler, accelerator=accelerator, learning=Learning(lr=Rates(sampler=0.1)))
+    game = DxMI(energy, sampler, accelerator=accelerator, learning=LearningConfig(lr=RatesConfig(sampler=0.1)))
     J = Cost(game.energy, game.value, game.sampler.steps)
     before = [p.detach().clone() for p in energy.parameters()]
     game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None, None)
@@ -138,7 +142,7 @@ def test_frozen_restores_only_what_was_trainable():
 
 def test_warmup_moves_the_energy_alone(accelerator):
     energy, sampler = Quadratic(), OneStep()
-    game = DxMI(energy, sampler, game=Game(warmup=2), accelerator=accelerator)
+    game = DxMI(energy, sampler, game=GameConfig(warmup=2), accelerator=accelerator)
     for _ in range(2):
         game.round(torch.ones(8, 1), (8, 1))
     assert sampler.mean.item() == 0 and energy.m.item() != 0
@@ -148,7 +152,7 @@ def test_warmup_moves_the_energy_alone(accelerator):
 
 def test_adaptive_velocity(accelerator):
     """(3.5): the first rollout sets s^2, later ones count 1 - avr; the state survives a reload."""
-    game = DxMI(Quadratic(), OneStep(), game=Game(avr=0.75), accelerator=accelerator)
+    game = DxMI(Quadratic(), OneStep(), game=GameConfig(avr=0.75), accelerator=accelerator)
     game.learn_velocity(torch.tensor([[[0.0]], [[2.0]]]))
     assert game.s2.tolist() == [4.0]
     game.learn_velocity(torch.tensor([[[0.0]], [[4.0]]]))
@@ -161,7 +165,9 @@ def test_adaptive_velocity(accelerator):
 def test_average_follows_the_sampler(accelerator):
     """The first update copies, the next ones move by 1 - ema."""
     sampler = OneStep()
-    game = DxMI(Quadratic(), sampler, game=Game(warmup=0), learning=Learning(ema=0.5), accelerator=accelerator)
+    game = DxMI(
+        Quadratic(), sampler, game=GameConfig(warmup=0), learning=LearningConfig(ema=0.5), accelerator=accelerator
+    )
     game.round(torch.ones(8, 1), (8, 1))
     first = sampler.mean.item()
     game.round(torch.ones(8, 1), (8, 1))
@@ -169,15 +175,15 @@ def test_average_follows_the_sampler(accelerator):
 
 
 def test_learning_rates_reach_their_parameters(accelerator):
-    lr = Rates(energy=1.0, sampler=2.0, std=3.0, value=4.0)
-    game = DxMI(Quadratic(), OneStep(), QuadraticValue(1), learning=Learning(lr=lr), accelerator=accelerator)
+    lr = RatesConfig(energy=1.0, sampler=2.0, std=3.0, value=4.0)
+    game = DxMI(Quadratic(), OneStep(), QuadraticValue(1), learning=LearningConfig(lr=lr), accelerator=accelerator)
     found = {name: sorted(g["lr"] for g in o.param_groups) for name, o in game.optimizers.items()}
     assert found == {"energy": [1.0], "value": [4.0], "sampler": [2.0, 3.0]}
 
 
 @pytest.mark.parametrize(
     ("learning", "key"),
-    [(Learning(optimizer="Adamm"), "optimizer"), (Learning(optimizer="SGD"), "betas")],
+    [(LearningConfig(optimizer="Adamm"), "optimizer"), (LearningConfig(optimizer="SGD"), "betas")],
 )
 def test_wrong_optimizer_is_refused(learning, key, accelerator):
     with pytest.raises(ConfigError, match=key):
@@ -186,8 +192,8 @@ def test_wrong_optimizer_is_refused(learning, key, accelerator):
 
 def test_another_optimizer_learns(accelerator):
     sampler = OneStep()
-    learning = Learning(optimizer="SGD", betas=None)
-    game = DxMI(Quadratic(), sampler, game=Game(warmup=0), learning=learning, accelerator=accelerator)
+    learning = LearningConfig(optimizer="SGD", betas=None)
+    game = DxMI(Quadratic(), sampler, game=GameConfig(warmup=0), learning=learning, accelerator=accelerator)
     game.round(torch.ones(8, 1), (8, 1))
     assert sampler.log_std.item() != 0
 
@@ -215,7 +221,7 @@ def test_a_step_that_is_not_finite_is_not_taken(player, accelerator):
 
 def test_a_step_tells_its_gradient_before_it_is_clipped(accelerator):
     sampler = OneStep()
-    learning = Learning(lr=Rates(sampler=1.0), optimizer="SGD", betas=None, clip=Clip(sampler=0.1))
+    learning = LearningConfig(lr=RatesConfig(sampler=1.0), optimizer="SGD", betas=None, clip=ClipConfig(sampler=0.1))
     game = DxMI(Quadratic(), sampler, learning=learning, accelerator=accelerator)
     assert game.descend("sampler", 3 * sampler.mean.sum()).item() == pytest.approx(3)
     assert sampler.mean.item() == pytest.approx(-0.1, rel=1e-4)
@@ -233,7 +239,7 @@ def test_noise_hides_small_differences_from_the_energy(accelerator):
         torch.manual_seed(0)
         energy = Identity()
         torch.nn.init.ones_(energy.m)
-        game = DxMI(energy, OneStep(), game=Game(noise=noise), accelerator=accelerator)
+        game = DxMI(energy, OneStep(), game=GameConfig(noise=noise), accelerator=accelerator)
         log = game.learn_energy(torch.ones(64, 1), torch.zeros(64, 1), None)
         found.append((log["e_data"] - log["e_sample"]).item())
     assert found[0] == pytest.approx(1) and abs(found[1]) > 5

@@ -11,8 +11,8 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from torch import Generator
 
 from dxmi.api import ConfigError, Noised
-from dxmi.chains import draw, known_cost
-from dxmi.objectives import rollout
+from dxmi.chains.density import known_cost, run_chains
+from dxmi.chains.rollout import rollout
 
 LADDER = {"sigmas": [2.0, 0.9, 0.3], "inner": 4, "step_size": 0.03}
 CENTRE, VARIANCE = 3.0, 0.25
@@ -48,7 +48,7 @@ def test_mean_and_variance_follow_their_recursion():
     mean, variance = -CENTRE, 2.0**2  # of x - centre at the start, whose std is the first level's
     for a, s in factors(sampler):
         mean, variance = a * mean, a**2 * variance + s**2
-    away = draw(gaussian(), sampler, n).samples - CENTRE
+    away = run_chains(gaussian(), sampler, n).samples - CENTRE
     assert away.mean().item() == pytest.approx(mean, abs=4 * math.sqrt(variance / (2 * n)))
     assert away.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / (2 * n)))
 
@@ -61,9 +61,9 @@ def minor_mode(samples):
 
 
 def test_modes_get_their_weights_where_plain_langevin_gives_each_a_half():
-    plain, _ = minor_mode(draw(song(), Langevin(steps=1000, step_size=0.05, start=4.6), 4000).samples)
+    plain, _ = minor_mode(run_chains(song(), Langevin(steps=1000, step_size=0.05, start=4.6), 4000).samples)
     sampler = AnnealedLangevin(sigma_max=20.0, sigma_min=0.2, levels=20, inner=100, step_size=0.008)
-    annealed, variance = minor_mode(draw(song(), sampler, 8000).samples)
+    annealed, variance = minor_mode(run_chains(song(), sampler, 8000).samples)
     assert plain == pytest.approx(0.49, abs=0.05)
     assert annealed == pytest.approx(0.2, abs=0.02)
     assert (variance - 1).abs().max() < 0.1
@@ -114,4 +114,4 @@ def test_a_density_that_does_not_know_itself_with_noise_is_refused():
     with pytest.raises(
         ConfigError, match="value: Banana has no closed form with noise added, so this sampler needs a value"
     ):
-        draw(Banana(), AnnealedLangevin(), 5)
+        run_chains(Banana(), AnnealedLangevin(), 5)

@@ -17,9 +17,9 @@ from dxmi_plugins.schedulers.noise_ladder import best_step_size, geometric_sigma
 from torch import Generator, nn
 
 from dxmi.api import ConfigError
-from dxmi.chains import known_cost
-from dxmi.cli import main
-from dxmi.objectives import rollout
+from dxmi.chains.density import known_cost
+from dxmi.chains.rollout import rollout
+from dxmi.cli.main import main
 
 MEAN, STD = 0.1, 0.15  # pixels of the data, far inside [-1, 1]
 LEVELS = {"sigma_max": 1.0, "sigma_min": 0.01, "num_train_timesteps": 25}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import ROOT
 from dxmi_plugins.energies.sphere_autoencoder import SphereAutoencoder
-from dxmi_plugins.evaluators.anomaly import Anomaly
-from dxmi_plugins.evaluators.auroc import auroc, auroc_table, mean_row, upsampled
+from dxmi_plugins.evaluators.anomaly.auroc import auroc, auroc_table, mean_row, upsampled
+from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 from torch.nn.functional import normalize
 
 from dxmi.api import ConfigError, Labelled
-from dxmi.artefacts import load_energy, save_energy
-from dxmi.evaluation import measure
+from dxmi.evaluation.measure import measure
+from dxmi.runs.energy import load_energy, save_energy
 
 LABELS = torch.tensor([0, 0, 1, 1])
 MASKS = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None, None] * torch.eye(2)

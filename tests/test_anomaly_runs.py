@@ -9,12 +9,13 @@ import torch
 from conftest import interrupted
 from datasets import ClassLabel, Dataset
 from dxmi_plugins.energies.sphere_autoencoder import SphereAutoencoder
-from dxmi_plugins.evaluators.auroc import auroc
+from dxmi_plugins.evaluators.anomaly.auroc import auroc
 from torch.nn.functional import normalize
 
-from dxmi.artefacts import load_energy
-from dxmi.cli import main
-from dxmi.data import Data, load_vectors
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.data.load import load_vectors
+from dxmi.runs.energy import load_energy
 
 ENERGY = {"name": "sphere_autoencoder", "widths": [16], "latent": 2, "tau": 0.05}
 
@@ -79,7 +80,7 @@ def refused(arguments, capsys, says):
 
 def test_an_autoencoder_learns_to_give_the_data_back(pretrain, cells):
     out, status = pretrain()
-    energy, good = load_energy(out), load_vectors(Data(path=str(cells[0]), column="cell"))[:]
+    energy, good = load_energy(out), load_vectors(DataConfig(path=str(cells[0]), column="cell"))[:]
     torch.manual_seed(0)
     fresh = SphereAutoencoder([16], 2, 0.05)
     assert status == 0 and energy.a == 1 and energy.tau == 0.05  # neither is for the autoencoder to learn

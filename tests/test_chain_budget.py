@@ -8,7 +8,7 @@ from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.vgs import VGS
 
 from dxmi.api import Cost
-from dxmi.chains import known_cost
+from dxmi.chains.density import known_cost
 
 ROWS = 8
 

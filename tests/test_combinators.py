@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 from dxmi_plugins.energies.known.banana import Banana
+from dxmi_plugins.energies.known.callable import CallableEnergy
 from dxmi_plugins.energies.known.combinators import Mixture, Tempered
 from dxmi_plugins.energies.known.funnel import Funnel
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
-from dxmi_plugins.energies.known.wrap import CallableEnergy
 from dxmi_plugins.energies.mlp import MLPEnergy
 from torch import Generator
 from torch.distributions import MultivariateNormal
 
 from dxmi.api import ConfigError, Energy, Product
-from dxmi.config import build_plugin
+from dxmi.config.checked import build_plugin
 
 A = ([1.0, -1.0], [[2.0, 0.5], [0.5, 1.0]])
 B = ([0.0, 2.0], [[1.0, -0.3], [-0.3, 0.5]])

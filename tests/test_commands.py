@@ -7,8 +7,8 @@ from conftest import DIGITS, ROOT
 from tiny import KINDS
 
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.sample_command import target
+from dxmi.cli.main import main
+from dxmi.cli.sample import target
 
 CONFIGS = ROOT / "configs"
 

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from test_data import ONE_PROCESS, flat, png
 from tiny import tiny
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.data import Data, check_labels, draw_batch, load_data
-from dxmi.tables import load_table
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.data.load import check_labels, draw_batch, load_data
+from dxmi.data.tables import load_table
+from dxmi.game.algorithm import DxMI
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def rows_of(batch):
 
 def test_labels_stay_with_their_images(parquet):
     labels = [3, 1, 4, 1, 5, 9, 2, 6]
-    data = Data(path=parquet(labels), label="y", batch_size=3)
+    data = DataConfig(path=parquet(labels), label="y", batch_size=3)
     source = load_data(data)
     assert source.about.dtype == torch.long and source.about.tolist() == labels and source.classes == 10
     for number in range(4):
@@ -58,7 +59,7 @@ def test_labels_stay_with_their_images(parquet):
 
 def test_captions_stay_with_their_images(parquet):
     captions = ["a cat", "a dog", "a cow", "an owl"]
-    data = Data(path=parquet(captions, "string"), caption="y", batch_size=2)
+    data = DataConfig(path=parquet(captions, "string"), caption="y", batch_size=2)
     source = load_data(data)
     batch = draw_batch(source, data, 1, 0, ONE_PROCESS)
     assert batch.about == [captions[i] for i in rows_of(batch)] and source.classes is None
@@ -68,18 +69,18 @@ def test_captions_stay_with_their_images(parquet):
 
 def test_named_classes_and_folders_are_labels(parquet, tmp_path):
     path = parquet([1, 0, 1], ClassLabel(names=["no", "yes"]))
-    assert load_data(Data(path=path, label="y")).about.tolist() == [1, 0, 1]
+    assert load_data(DataConfig(path=path, label="y")).about.tolist() == [1, 0, 1]
     for name, value in (("dogs/a.png", 2), ("cats/b.png", 1), ("dogs/c.png", 3)):
         (tmp_path / "zoo" / name).parent.mkdir(parents=True, exist_ok=True)
         flat(value).save(tmp_path / "zoo" / name)
-    source = load_data(Data(path=str(tmp_path / "zoo"), label="label"))
+    source = load_data(DataConfig(path=str(tmp_path / "zoo"), label="label"))
     assert dict(zip(source.pixels[:, 0, 0, 0].tolist(), source.about.tolist(), strict=True)) == {1: 0, 2: 1, 3: 1}
 
 
 def test_vectors_have_labels_too(tmp_path):
     path = tmp_path / "v.parquet"
     datasets.Dataset.from_dict({"x": [[0.5], [1.5]], "y": [1, 0]}).to_parquet(path)
-    batch = load_data(Data(path=str(path), column="x", label="y")).batch(0, 2, 0)
+    batch = load_data(DataConfig(path=str(path), column="x", label="y")).batch(0, 2, 0)
     assert [(x.item() == 0.5) == (y == 1) for x, y in zip(batch.items, batch.about.tolist(), strict=True)] == [True] * 2
 
 
@@ -101,11 +102,11 @@ def test_vectors_have_labels_too(tmp_path):
 def test_bad_labels_and_captions_name_key_and_row(parquet, values, kind, key, says):
     path = parquet(values, kind)
     with pytest.raises(ConfigError, match=says):
-        load_data(Data(path=path, **key))
+        load_data(DataConfig(path=path, **key))
 
 
 def test_labels_are_those_of_the_sampler(parquet):
-    data = Data(path=parquet([0, 9, 12, 10]), label="y")
+    data = DataConfig(path=parquet([0, 9, 12, 10]), label="y")
     source = load_data(data)
     check_labels(source, data, 13), check_labels(source, data, None)
     with pytest.raises(ConfigError, match=r"^data.label: row 2 has label 12, the sampler knows 0\.\.9$"):
@@ -137,7 +138,7 @@ def test_a_class_conditional_run_draws_the_classes_of_its_batches(config, tmp_pa
         return play(self, J, shape, data, cond)
 
     monkeypatch.setattr(DxMI, "play", spy)
-    rows = load_table(Data(path=str(DIGITS))).select(range(15))
+    rows = load_table(DataConfig(path=str(DIGITS))).select(range(15))
     rows.to_parquet(tmp_path / "few.parquet")
     config["sampler"]["teacher"] = str(tiny("classes", tmp_path / "teacher"))
     config["data"] = {"path": str(tmp_path / "few.parquet"), "label": "label", "batch_size": 16}
@@ -166,7 +167,7 @@ def lefts(batch):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_random_crops_are_uniform_and_come_again(tmp_path, streaming):
-    data = Data(path=wide(tmp_path), size=8, crop="random", streaming=streaming)
+    data = DataConfig(path=wide(tmp_path), size=8, crop="random", streaming=streaming)
     source = load_data(data)
     assert source.event_shape == (1, 8, 8)
     drawn = [lefts(source.batch(number, 3, seed=1)) for number in range(170)]
@@ -179,15 +180,15 @@ def test_random_crops_are_uniform_and_come_again(tmp_path, streaming):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_evaluators_see_the_centres(tmp_path, streaming):
-    reference = load_data(Data(path=wide(tmp_path), size=8, crop="random", streaming=streaming)).reference()
-    centres = load_data(Data(path=wide(tmp_path), size=8))
+    reference = load_data(DataConfig(path=wide(tmp_path), size=8, crop="random", streaming=streaming)).reference()
+    centres = load_data(DataConfig(path=wide(tmp_path), size=8))
     assert torch.equal(reference[:], centres[:])
     assert torch.equal(reference.half(1, seed=0)[:], centres.half(1, seed=0)[:])
 
 
 def test_a_random_crop_needs_a_size():
     with pytest.raises(ConfigError, match="data.crop: random needs data.size"):
-        Data(path="x", crop="random")
+        DataConfig(path="x", crop="random")
 
 
 # A class-conditional teacher from scratch
@@ -227,7 +228,7 @@ def test_classes_are_read_from_the_digits(recipe, tmp_path, objective):
     path, out = recipe(steps=2, objective=objective, noise=noise), tmp_path / "teacher"
     assert main(["pretrain", path, "--out", str(out)]) == 0
     weights = load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
-    assert len(weights["class_embedding.weight"]) == 10 == len(set(load_table(Data(path=str(DIGITS)))["label"]))
+    assert len(weights["class_embedding.weight"]) == 10 == len(set(load_table(DataConfig(path=str(DIGITS)))["label"]))
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,16 @@ import yaml
 from conftest import DIGITS
 
 from dxmi.api import Energy
-from dxmi.chains import Chains
-from dxmi.cli import main
-from dxmi.config import Checked, Run, build_plugin
-from dxmi.dialect import differences, put, read
-from dxmi.pretrain import Pretrain
+from dxmi.cli.main import main
+from dxmi.config.chains import ChainsConfig
+from dxmi.config.checked import Checked, build_plugin
+from dxmi.config.pretrain import PretrainConfig
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import differences, put, read
 
 
 def test_defaults_are_filled_in_at_every_depth(config):
-    resolved = Checked(Run, config).resolved
+    resolved = Checked(TrainConfig, config).resolved
     assert resolved["energy"] == {
         "name": "conv",
         "width": 4,
@@ -26,8 +27,8 @@ def test_defaults_are_filled_in_at_every_depth(config):
 
 
 def test_resolved_config_is_a_config_with_the_same_meaning(config):
-    resolved = Checked(Run, config).resolved
-    assert Checked(Run, yaml.safe_load(yaml.safe_dump(resolved))).resolved == resolved
+    resolved = Checked(TrainConfig, config).resolved
+    assert Checked(TrainConfig, yaml.safe_load(yaml.safe_dump(resolved))).resolved == resolved
 
 
 def test_plugin_by_its_bare_name():
@@ -110,7 +111,7 @@ def test_print_config_prints_the_resolved_config(config, write, capsys):
     path = write(config)
     assert main(["train", str(path), "--print_config", "--seed", "5"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["seed"] == 5 and printed == Checked(Run, read(path, ["--seed", "5"])).resolved
+    assert printed["seed"] == 5 and printed == Checked(TrainConfig, read(path, ["--seed", "5"])).resolved
 
 
 def test_help_shows_the_options_of_the_named_plugins(config, write, capsys):
@@ -150,7 +151,7 @@ def test_put_keeps_the_neighbours():
 def test_shipped_configs_are_valid():
     for path in sorted((DIGITS.parents[2] / "configs").glob("*.yaml")):
         raw = read(path)
-        kind = Pretrain if "sampler" not in raw else Chains if "chains" in raw else Run
+        kind = PretrainConfig if "sampler" not in raw else ChainsConfig if "chains" in raw else TrainConfig
         resolved = Checked(kind, raw).resolved
         data = resolved.get("data")
         assert data["path"] or data["density"]["name"] if data else resolved["energy"]["name"]

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DIGITS, EXTRACTOR, save_teacher
-from dxmi_plugins.evaluators.anomaly import Labelled
 from torch import Generator, nn
 
-from dxmi import plugins
-from dxmi.api import DensitySamples, Energy, Evaluator, GaussianSampler, Sampler, Scheduler, Transition, randn
-from dxmi.config import build_plugin
-from dxmi.data import Data, Images, load_images
+from dxmi.api import DensitySamples, Energy, Evaluator, GaussianSampler, Labelled, Sampler, Scheduler, Transition, randn
+from dxmi.config import plugins
+from dxmi.config.checked import build_plugin
+from dxmi.config.data import DataConfig
+from dxmi.data.items import Images
+from dxmi.data.load import load_images
 from dxmi.testing import check_energy, check_evaluator, check_sampler, check_scheduler
 
 KINDS = {
@@ -64,7 +65,7 @@ def teacher(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits():
     """A few images: neither the metrics nor their checks need more."""
-    images = load_images(Data(path=str(DIGITS)))
+    images = load_images(DataConfig(path=str(DIGITS)))
     return Images(images.pixels[:200], images.name)
 
 

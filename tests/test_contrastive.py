@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from dxmi_plugins.energies.quadrature import expectation, log_z
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from dxmi_plugins.samplers.vgs import VGS
 from scipy.optimize import brentq
 from torch import nn
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Energy, Sampler
-from dxmi.learning import Game, Learning, Rates
-from dxmi.losses import gcd
-from dxmi.objectives import rollout
-from dxmi.quadrature import expectation, log_z
+from dxmi.chains.rollout import rollout
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.game.energy_losses import gcd
 
 
 class Quadratic(Energy):
@@ -48,8 +49,8 @@ def learn(sampler, start, rounds=600, dim=2):
     torch.manual_seed(0)
     data, precision = correlated(4000, dim)
     energy = Quadratic(dim)
-    learning = Learning(lr=Rates(energy=1e-2), betas=(0.0, 0.99))
-    game = DxMI(energy, sampler, None, Game(gamma=0.0, start=start, chains=4000), learning, Accelerator(cpu=True))
+    learning = LearningConfig(lr=RatesConfig(energy=1e-2), betas=(0.0, 0.99))
+    game = DxMI(energy, sampler, None, GameConfig(gamma=0.0, start=start, chains=4000), learning, Accelerator(cpu=True))
     for k in range(rounds):
         if k == rounds // 2:
             for group in game.optimizers["energy"].param_groups:
@@ -75,8 +76,8 @@ class Shift(Sampler):
 
 
 def shifted(start, chains=6, reinit=0.0):
-    game = Game(start=start, chains=chains, reinit=reinit)
-    return DxMI(Quadratic(), Shift(), None, game, Learning(), Accelerator(cpu=True))
+    game = GameConfig(start=start, chains=chains, reinit=reinit)
+    return DxMI(Quadratic(), Shift(), None, game, LearningConfig(), Accelerator(cpu=True))
 
 
 def test_chains_start_where_they_are_told_to():
@@ -215,8 +216,8 @@ def test_a_value_guided_sampler_is_the_second_player():
     energy, value = Quadratic(1), Values(steps)
     sampler = VGS(steps, "ve", "constant", first=s2, last=s2, start=start)
     sampler.log_std.requires_grad_(False)
-    learning = Learning(lr=Rates(energy=5e-3, value=2e-2), betas=(0.0, 0.99), decay="cosine")
-    game = DxMI(energy, sampler, value, Game(gamma=0.0, warmup=0), learning, Accelerator(cpu=True), rounds)
+    learning = LearningConfig(lr=RatesConfig(energy=5e-3, value=2e-2), betas=(0.0, 0.99), decay="cosine")
+    game = DxMI(energy, sampler, value, GameConfig(gamma=0.0, warmup=0), learning, Accelerator(cpu=True), rounds)
     for _ in range(rounds):
         game.round(data[torch.randperm(len(data))[:1000]], (1000, 1))
     assert energy.precision.item() == pytest.approx(wanted, rel=0.02) and wanted < 0.9
@@ -259,8 +260,8 @@ def test_value_guided_negatives_recover_the_precision(dim, start, rounds, chain)
     with torch.no_grad():
         sampler.log_std.fill_((sampler.sigma[0] ** 2 + 0.8).log() / 2)
     sampler.log_std.requires_grad_(False)
-    learning = Learning(lr=Rates(energy=0.12), betas=(0.0, 0.99), decay="cosine")
-    settings = Game(gamma=0.0, start=start)
+    learning = LearningConfig(lr=RatesConfig(energy=0.12), betas=(0.0, 0.99), decay="cosine")
+    settings = GameConfig(gamma=0.0, start=start)
     game = DxMI(energy, sampler, Smoothed(energy, sampler), settings, learning, Accelerator(cpu=True), rounds)
     for _ in range(rounds):
         game.round(data, (len(data), dim))

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from dxmi.api import ConfigError
-from dxmi.data import Data, Images, draw_batch, load_images
-from dxmi.items import Items
+from dxmi.config.data import DataConfig
+from dxmi.data.items import Images, Items
+from dxmi.data.load import draw_batch, load_images
 
 ONE_PROCESS = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
 
@@ -59,7 +60,7 @@ def indices(batch):
 
 
 def test_values_span_minus_one_to_one(parquet):
-    images = load_images(Data(path=parquet([flat(0), flat(255), flat(51)])))
+    images = load_images(DataConfig(path=parquet([flat(0), flat(255), flat(51)])))
     assert images.event_shape == (1, 4, 4) and len(images) == 3
     assert images[0].unique().tolist() == [-1.0]
     assert images[1].unique().tolist() == [1.0]
@@ -68,7 +69,7 @@ def test_values_span_minus_one_to_one(parquet):
 
 def test_pixels_keep_their_places(parquet):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 3), dtype=np.uint8)  # height 5, width 3, RGB
-    images = load_images(Data(path=parquet([Image.fromarray(pixels)])))
+    images = load_images(DataConfig(path=parquet([Image.fromarray(pixels)])))
     assert images.pixels.dtype == torch.uint8
     assert torch.equal(images.pixels[0], torch.from_numpy(pixels).permute(2, 0, 1))
 
@@ -76,14 +77,14 @@ def test_pixels_keep_their_places(parquet):
 @pytest.mark.parametrize("colour_first", [True, False])
 def test_one_colour_image_makes_all_colour(parquet, colour_first):
     both = [flat((10, 20, 30)), flat(40)]
-    images = load_images(Data(path=parquet(both if colour_first else both[::-1])))
+    images = load_images(DataConfig(path=parquet(both if colour_first else both[::-1])))
     assert sorted(images.pixels[:, :, 0, 0].tolist()) == [[10, 20, 30], [40, 40, 40]]
 
 
 def test_sixteen_bits_keep_their_range(tmp_path):
     values = np.array([[0, 256, 32768, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
-    assert load_images(Data(path=str(tmp_path))).pixels.flatten().tolist() == [0, 1, 128, 255]
+    assert load_images(DataConfig(path=str(tmp_path))).pixels.flatten().tolist() == [0, 1, 128, 255]
 
 
 def test_values_without_a_range_are_refused(tmp_path):
@@ -94,18 +95,18 @@ def test_values_without_a_range_are_refused(tmp_path):
 def test_folder_of_images_in_the_order_of_their_names(tmp_path):
     for name, value in {"b.png": 2, "a.png": 1, "c.png": 3}.items():
         flat(value).save(tmp_path / name)
-    assert load_images(Data(path=str(tmp_path))).pixels[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert load_images(DataConfig(path=str(tmp_path))).pixels[:, 0, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_another_column(parquet):
     path = parquet([flat(7)], column="img", label=[3])
-    assert load_images(Data(path=path, column="img")).pixels.unique().tolist() == [7]
+    assert load_images(DataConfig(path=path, column="img")).pixels.unique().tolist() == [7]
 
 
 def test_size_crops_the_centre(parquet):
     wide = Image.new("L", (16, 8), 0)
     wide.paste(255, (4, 0, 12, 8))
-    images = load_images(Data(path=parquet([wide, wide.rotate(90, expand=True)]), size=8))
+    images = load_images(DataConfig(path=parquet([wide, wide.rotate(90, expand=True)]), size=8))
     assert images.event_shape == (1, 8, 8)
     assert images.pixels.unique().tolist() == [255]
 
@@ -114,14 +115,14 @@ def test_size_crops_the_centre(parquet):
 def test_size_scales_either_way(parquet, size):
     left_half = Image.new("L", (4, 4), 0)
     left_half.paste(200, (0, 0, 2, 4))
-    images = load_images(Data(path=parquet([flat(90), left_half]), size=size))
+    images = load_images(DataConfig(path=parquet([flat(90), left_half]), size=size))
     assert images.event_shape == (1, size, size)
     assert images.pixels[0].unique().tolist() == [90]
     assert images.pixels[1, 0, 0, 0] > 150 and images.pixels[1, 0, 0, -1] < 50
 
 
 def test_fingerprint_is_that_of_the_pixels(parquet):
-    first = load_images(Data(path=parquet([flat(1), flat(2)])))
+    first = load_images(DataConfig(path=parquet([flat(1), flat(2)])))
     assert Images(first.pixels.clone(), "elsewhere").fingerprint == first.fingerprint
     other = first.pixels.clone()
     other[1, 0, 3, 3] += 1
@@ -182,7 +183,7 @@ def test_a_batch_larger_than_the_data_is_all_of_them():
 
 def test_flip_mirrors_about_half():
     pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(400, 1, 1, 2)
-    images, data = Images(pixels.contiguous(), "steps"), Data(path="steps", batch_size=400, flip=True)
+    images, data = Images(pixels.contiguous(), "steps"), DataConfig(path="steps", batch_size=400, flip=True)
     torch.manual_seed(0)
     x = draw_batch(images, data, 0, 0, ONE_PROCESS).items.squeeze()
     mirrored = (x == torch.tensor([1.0, -1.0])).all(1)
@@ -192,12 +193,12 @@ def test_flip_mirrors_about_half():
 
 def test_without_flip_images_stay_as_they_are():
     images = numbered(20)
-    drawn = draw_batch(images, Data(path="numbered", batch_size=6), 2, 3, ONE_PROCESS).items
+    drawn = draw_batch(images, DataConfig(path="numbered", batch_size=6), 2, 3, ONE_PROCESS).items
     assert torch.equal(drawn, images.batch(2, 6, seed=3).items)
 
 
 def test_batches_are_those_of_the_process():
-    images, data = numbered(20), Data(path="numbered", batch_size=3)
+    images, data = numbered(20), DataConfig(path="numbered", batch_size=3)
     second = SimpleNamespace(process_index=1, num_processes=2, device=torch.device("cpu"))
     assert torch.equal(draw_batch(images, data, 1, 0, second).items, images.batch(1, 3, seed=0, rank=1, world=2).items)
 
@@ -207,7 +208,7 @@ def test_batches_are_those_of_the_process():
 
 def refused(match, **options):
     with pytest.raises(ConfigError, match=match):
-        load_images(Data(**options))
+        load_images(DataConfig(**options))
 
 
 def test_missing_path(tmp_path):
@@ -274,7 +275,7 @@ def test_corrupt_image_in_a_folder_is_named_by_its_row(tmp_path):
 def test_mixed_sizes_need_a_size(parquet):
     path = parquet([flat(0), flat(1, (4, 6))])
     refused(r"data.size: row 1 is \(4, 6\), row 0 is \(4, 4\)", path=path)
-    assert load_images(Data(path=path, size=4)).event_shape == (1, 4, 4)
+    assert load_images(DataConfig(path=path, size=4)).event_shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.parquet"])

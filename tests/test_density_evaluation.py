@@ -11,13 +11,16 @@ from dxmi_plugins.evaluators.densities.evaluator import Densities
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy, Sampler
-from dxmi.artefacts import save_energy
-from dxmi.assess import density_floor, halves, log_weight_figures
-from dxmi.cli import main
-from dxmi.config import Checked, Run, build_plugin
-from dxmi.densities import load_run
-from dxmi.pictures import save_training, save_values
-from dxmi.references import reference_samples
+from dxmi.api.reference import reference_samples
+from dxmi.chains.density_pictures import save_values
+from dxmi.chains.log_weights import log_weight_figures
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked, build_plugin
+from dxmi.config.run import TrainConfig
+from dxmi.evaluation.density_figures import density_floor, halves
+from dxmi.runs.energy import save_energy
+from dxmi.runs.finished import load_run
+from dxmi.training.finish_density import save_training
 
 GMM9 = {"name": "gaussian_mixture", "preset": "gmm9"}
 DW4 = {"name": "mean_free", "energy": {"name": "dw4"}}
@@ -27,7 +30,7 @@ VGS = {"name": "vgs", "steps": 8, "chain": "ve", "schedule": "exponential", "fir
 def leave_run(folder, energy, **keys):
     """A folder as a run leaves it, of a sampler that has not learned anything yet."""
     value = {"name": "informed", "energy": energy, "steps": 8, "start": 7.0}
-    config = Checked(Run, {"energy": energy, "sampler": VGS, "value": value, "paths": 400, "seed": 3, **keys})
+    config = Checked(TrainConfig, {"energy": energy, "sampler": VGS, "value": value, "paths": 400, "seed": 3, **keys})
     torch.manual_seed(0)
     run = config.build()
     folder.mkdir()

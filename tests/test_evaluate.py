@@ -9,18 +9,18 @@ import pytest
 import torch
 import yaml
 from conftest import DIGITS, EXTRACTOR, ROOT
-from dxmi_plugins.evaluators.classifier import Classifier
-from dxmi_plugins.evaluators.extractors import make_extractor
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
 from PIL import Image
 from tiny import tiny
 
 import dxmi
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.evaluation import measure
-from dxmi.piped import PipelineDraw
-from dxmi.saved import load_report
-from dxmi.stored import images
+from dxmi.cli.main import main
+from dxmi.evaluation.earlier_reports import load_report
+from dxmi.evaluation.measure import measure
+from dxmi.evaluation.stored_images import images
+from dxmi.pipelines.draw import PipelineDraw
 
 TEACHER = ROOT / "examples" / "teachers" / "digits"
 JUDGE = ["--reference", str(DIGITS), "--extractor", str(EXTRACTOR)]
@@ -88,11 +88,11 @@ def test_figures_that_a_new_report_lacks_are_put_aside(folder, tmp_path, capsys)
 
 def test_a_bar_on_the_screen_goes_with_the_images(folder, tmp_path, monkeypatch):
     """It ends where all are there, whether they were drawn, kept or stored."""
-    from dxmi import measurement
+    from dxmi.evaluation import measure
 
     bars, seen = [], []
 
-    class Bar(measurement.Progress):
+    class Bar(measure.Progress):
         def add_task(self, name, total):
             bars.append([name, total, 0])
             return super().add_task(name, total=total)
@@ -101,7 +101,7 @@ def test_a_bar_on_the_screen_goes_with_the_images(folder, tmp_path, monkeypatch)
             bars[-1][2] += k
             seen.append(k)
 
-    monkeypatch.setattr(measurement, "Progress", Bar)
+    monkeypatch.setattr(measure, "Progress", Bar)
     asked = {**QUICK, "n": 300, "seeds": [0], "steps": [2], "floor": None, "batch_size": 200, "out": tmp_path}
     dxmi.evaluate(folder, DIGITS, **asked)
     dxmi.evaluate(folder, DIGITS, **asked)
@@ -368,7 +368,7 @@ def test_python_is_told_what_can_be_measured(source):
 def test_a_student_keeps_its_steps_and_its_scheduler():
     from types import SimpleNamespace
 
-    from dxmi.piped import other_scheduler
+    from dxmi.pipelines.other_schedulers import other_scheduler
 
     with pytest.raises(ConfigError, match="learned together"):
         other_scheduler(SimpleNamespace(config={"table": [[0.0] * 6]}), "DDIMScheduler")

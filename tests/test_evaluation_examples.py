@@ -6,7 +6,7 @@ import sys
 import torch
 from conftest import DIGITS, ROOT, load_benchmark, load_example
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-from dxmi_plugins.evaluators.classifier import Classifier
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
 
 
 def test_the_memory_benchmark_measures_one_size(monkeypatch, tmp_path):

@@ -10,20 +10,22 @@ import torch
 from accelerate import Accelerator
 from conftest import DIGITS, EXTRACTOR, interrupted
 from dxmi_plugins.energies.conv import ConvEnergy
-from dxmi_plugins.samplers.diffusion.lora import Lora
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
+from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from huggingface_hub import ModelCard
 from tiny import KINDS, tiny
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.card import model_card
-from dxmi.cli import main
-from dxmi.config import Checked, Run
-from dxmi.learning import Game, Learning, Rates
-from dxmi.objectives import walk
-from dxmi.usage import usage_of_folder
+from dxmi.chains.rollout import walk
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config.run import TrainConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.pipelines.calls import call_of_folder
+from dxmi.runs.model_card import model_card
 
 STEPS = 3
 CAPTIONS = ["a seven", "zero"]
@@ -61,8 +63,8 @@ def trained(kind, teacher, **options):
     x, cond = sampler.encode(torch.rand(2, 1, 8, 8) * 2 - 1, about(kind))
     energy = ConvEnergy(width=4, blocks=2, classes=sampler.classes or 0, text=prompts is not None)
     energy(x, None, cond)  # sizes
-    learning = Learning(lr=Rates(energy=1e-3, sampler=1e-3, std=1e-2))
-    game = DxMI(energy, sampler, None, Game(warmup=1), learning, Accelerator(cpu=True), 3)
+    learning = LearningConfig(lr=RatesConfig(energy=1e-3, sampler=1e-3, std=1e-2))
+    game = DxMI(energy, sampler, None, GameConfig(warmup=1), learning, Accelerator(cpu=True), 3)
     before = state(sampler), frozen(sampler)
     logs = [game.round(x, tuple(x.shape), cond) for _ in range(3)]
     return sampler.eval(), before, logs
@@ -96,7 +98,7 @@ def whole(student, teacher):
 def resolved(teacher, prompts):
     """The config of a run, as its card has it."""
     sampler = {"name": "diffusion", "teacher": str(teacher), "scheduler": "ancestral", "prompts": prompts}
-    return Checked(Run, {"energy": "conv", "sampler": sampler, "data": {"path": str(DIGITS)}}).resolved
+    return Checked(TrainConfig, {"energy": "conv", "sampler": sampler, "data": {"path": str(DIGITS)}}).resolved
 
 
 def snippet(folder):
@@ -117,7 +119,7 @@ def exports(tmp_path_factory):
             folder = home / f"{kind}-{mode}"
             student.save_pretrained(folder)
             model_card(folder, resolved(teacher, sampler.prompts), STEPS, None, student.call_options)
-            used = usage_of_folder(folder)
+            used = call_of_folder(folder)
             given = used.options(2, [3, 5], CAPTIONS) | used.once | {"num_inference_steps": STEPS}
             job = {"folder": str(folder), "snippet": snippet(folder), "given": {**given, **student.call_options}}
             jobs.append(job)

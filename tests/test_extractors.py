@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXTRACTOR
-from dxmi_plugins.evaluators.classifier import sha256
-from dxmi_plugins.evaluators.extractors import as_pixels, make_extractor
-from dxmi_plugins.evaluators.fidelity import Fidelity
-from dxmi_plugins.evaluators.inception import VGG16, Inception
-from dxmi_plugins.evaluators.measures import Wanted
-from dxmi_plugins.evaluators.reference import Reference
-from dxmi_plugins.evaluators.statistics import cache_folder, place
+from dxmi_plugins.evaluators.extractors.base import as_pixels
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.extractors.classifier import sha256
+from dxmi_plugins.evaluators.extractors.torch_fidelity import VGG16, Inception
+from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
+from dxmi_plugins.evaluators.fidelity.figures import Wanted
+from dxmi_plugins.evaluators.fidelity.reference import Reference
+from dxmi_plugins.evaluators.fidelity.statistics_files import cache_folder, place
 from torch import Generator, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from transformers import AutoImageProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 from dxmi.api import ConfigError
-from dxmi.data import Images
+from dxmi.data.items import Images
 
 
 @pytest.fixture(autouse=True)

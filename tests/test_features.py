@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from dxmi_plugins import features
-from dxmi_plugins.features import FeatureMaps
 from PIL import Image
 from torch.nn.functional import interpolate, normalize
 from transformers import EfficientNetConfig, EfficientNetModel
 
 from dxmi.api import ConfigError
-from dxmi.artefacts import load_energy
+from dxmi.data import feature_maps
+from dxmi.data.feature_maps import FeatureMaps
+from dxmi.runs.energy import load_energy
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def files(tmp_path):
 
 def test_cells_hold_the_last_state_of_each_of_four_strides(backbone, files):
     maps = FeatureMaps(backbone, size=32, grid=4)
-    x = torch.stack([features.read_image(file, 32) for file in files])
+    x = torch.stack([feature_maps.read_image(file, 32) for file in files])
     states = maps.network(x, output_hidden_states=True).hidden_states
     last = [[s for s in states if s.shape[-1] == side][-1] for side in (16, 8, 4, 2)]
     by_hand = torch.cat([interpolate(s, (4, 4), mode="bilinear", align_corners=True) for s in last], 1)
@@ -56,7 +56,7 @@ def test_efficientnet_b4_has_272_channels(monkeypatch):
     with torch.device("meta"):  # shapes alone
         config = EfficientNetConfig(width_coefficient=1.4, depth_coefficient=1.8, hidden_dim=1792)
         network = EfficientNetModel(config).eval()
-    monkeypatch.setattr(features, "load_efficientnet", lambda backbone: network)
+    monkeypatch.setattr(feature_maps, "load_efficientnet", lambda backbone: network)
     maps = FeatureMaps("google/efficientnet-b4")
     assert maps(torch.zeros(2, 3, 224, 224, device="meta")).shape == (2, 14, 14, 24 + 32 + 56 + 160)
 

@@ -12,10 +12,11 @@ import pyarrow.parquet
 import pytest
 import torch
 import torch_fidelity
-from dxmi_plugins.evaluators.classifier import Classifier
-from dxmi_plugins.evaluators.extractors import as_pixels, make_extractor
-from dxmi_plugins.evaluators.fidelity import Fidelity
-from dxmi_plugins.evaluators.scores import radii
+from dxmi_plugins.evaluators.extractors.base import as_pixels
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
+from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
+from dxmi_plugins.evaluators.fidelity.scores import radii
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import Dataset, Subset
@@ -23,7 +24,9 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from dxmi.api import ConfigError
-from dxmi.data import Data, Images, load_images
+from dxmi.config.data import DataConfig
+from dxmi.data.items import Images
+from dxmi.data.load import load_images
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DIGITS, EXTRACTOR = EXAMPLES / "data" / "digits.parquet", str(EXAMPLES / "extractors" / "digits.safetensors")
@@ -38,7 +41,7 @@ def own_torch_home(tmp_path, monkeypatch):
 def digits(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-        return load_images(Data(path=str(DIGITS)))
+        return load_images(DataConfig(path=str(DIGITS)))
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +301,7 @@ def test_a_bad_sample_stops_all_shares(reference, samples):
 
 def test_moments_alone_are_kept_for_the_distance(monkeypatch, reference, samples):
     """Neither the reference's features nor the samples': fid, isc and accuracy are flat in memory."""
-    monkeypatch.setattr("dxmi_plugins.evaluators.passes.KeptFeatures.add", None)
+    monkeypatch.setattr("dxmi_plugins.evaluators.fidelity.passes.KeptFeatures.add", None)
     evaluate(samples, reference, "fid", "isc", cache=False)
     with pytest.raises(TypeError):
         evaluate(samples, reference, "kid", cache=False)

@@ -8,12 +8,13 @@ import diffusers
 import pytest
 import yaml
 from conftest import DIGITS
-from dxmi_plugins.samplers.diffusion import describe
 from dxmi_plugins.schedulers import few_step
+from dxmi_plugins.teachers import describe
 from tiny import KINDS, tiny
 
-from dxmi.cli import main
-from dxmi.config import Checked, Run
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked
+from dxmi.config.run import TrainConfig
 
 CLASSES = {"classes": "10 classes", "dit": "10 classes"} | dict.fromkeys(("sd", "sdxl", "sd3"), "text")
 PIXELS = ("ddpm", "ddpm_variance", "edm", "annealed", "classes")
@@ -38,7 +39,7 @@ def test_every_kind_is_told_and_its_config_is_a_valid_run(kind, tmp_path, capsys
     for name in networks.keys() - {"text_encoder_3"}:  # T5 ties two of its matrices
         assert found["parameters"][name] == sum(weight.numel() for weight in networks[name].state_dict().values())
     assert yaml.safe_load(capsys.readouterr().out.split("# a config")[1].split("\n", 1)[1]) == found["config"]
-    config = Checked(Run, found["config"]).resolved
+    config = Checked(TrainConfig, found["config"]).resolved
     text = found["conditions"] == "text"  # which people draw with guidance
     assert config["sampler"]["guidance"] == (5.0 if text else 1.0) and bool(config["game"]["imitate"]) == text
     assert config["sampler"]["name"] == "diffusion" and config["sampler"]["teacher"] == str(folder)

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from dxmi_plugins.energies.known.banana import Banana
+from dxmi_plugins.energies.known.callable import CallableEnergy
 from dxmi_plugins.energies.known.funnel import Funnel
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
-from dxmi_plugins.energies.known.wrap import CallableEnergy
 from torch import Generator, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from dxmi.api import ConfigError, Energy
-from dxmi.config import build_plugin
+from dxmi.config.checked import build_plugin
 
 FULL = {
     "weights": [1.0, 3.0],

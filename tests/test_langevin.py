@@ -12,8 +12,8 @@ from torch import Generator
 from torch.distributions import Normal
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains import draw
-from dxmi.objectives import walk
+from dxmi.chains.density import run_chains
+from dxmi.chains.rollout import walk
 
 
 class Quadratic(Energy):
@@ -66,7 +66,7 @@ def scores(sampler, n, skip):
 )
 def test_variance_of_langevin_on_a_normal(options, variance):
     n, sampler = 20_000, Langevin(steps=200, **options)
-    x = draw(Quadratic(), sampler, n, watch=1).samples
+    x = run_chains(Quadratic(), sampler, n, watch=1).samples
     assert abs(x.var() - variance) < 4 * variance * math.sqrt(2 / n)
 
 
@@ -77,7 +77,7 @@ def test_step_and_noise_imply_a_temperature():
 
 
 def test_no_noise_descends_to_a_mode():
-    drawn = draw(Wells(), Langevin(steps=300, step_size=0.02, noise=0.0), 200)
+    drawn = run_chains(Wells(), Langevin(steps=300, step_size=0.02, noise=0.0), 200)
     assert Wells().with_gradient(drawn.samples)[1].norm(dim=1).max() < 1e-4
     assert drawn.energies.max() < 1e-8
     assert len(drawn.traces) == 0  # states along a descent are no draws
@@ -87,21 +87,21 @@ def test_clip_bounds_the_drift():
     x = 3 * torch.randn(100, 2, generator=Generator().manual_seed(0))
     g = Quartic().with_gradient(x)[1].norm(dim=1)
     sampler = Langevin(steps=1, step_size=0.1, noise=0.0, clip=2.0)
-    moved = draw(Quartic(), sampler, 100, start=x).samples
+    moved = run_chains(Quartic(), sampler, 100, start=x).samples
     assert 0 < (g < 2).sum() < 100
     torch.testing.assert_close((moved - x).norm(dim=1), 0.1 * g.clamp(max=2))
 
 
 def test_divergence_names_the_chain():
     with pytest.raises(FloatingPointError, match=r"chain \d+ is not finite at step \d+; try a smaller step size"):
-        draw(Quartic(), Langevin(steps=50, step_size=1.0), 100)
+        run_chains(Quartic(), Langevin(steps=50, step_size=1.0), 100)
 
 
 def test_a_start_that_is_not_finite_names_the_chain():
     start = torch.zeros(4, 1)
     start[2] = math.nan
     with pytest.raises(ConfigError, match="start: chain 2 is not finite"):
-        draw(Quadratic(), Langevin(steps=5), 4, start=start)
+        run_chains(Quadratic(), Langevin(steps=5), 4, start=start)
 
 
 @pytest.mark.parametrize("options", [{}, {"tau": 0.3}, {"drift_clip": 0.5, "tau": 2.0}])
@@ -128,7 +128,7 @@ def test_mala_is_exact_on_the_banana():
 
 def test_without_drift_clip_chains_of_mala_freeze_though_the_mean_acceptance_looks_healthy():
     sampler = MALA(steps=500, step_size=0.3, start=2.0)
-    drawn = draw(Banana(b=0.5), sampler, 4000)
+    drawn = run_chains(Banana(b=0.5), sampler, 4000)
     assert drawn.diagnostics["chains_that_never_moved"] > 100
     assert drawn.diagnostics["acceptance"]["mean"] > 0.75
     assert scores(sampler, 4000, skip=100).abs().max() > 8
@@ -164,5 +164,5 @@ def test_denoising_langevin_is_langevin_on_the_noisy_density(v, s2):
     noisy = GaussianMixture(means=[[0.0]], covariances=v).convolved(s2)
     x = torch.linspace(-2, 2, 9)[:, None]
     torch.testing.assert_close(x - s2 * noisy.with_gradient(x)[1], x * v / (v + s2))
-    drawn = draw(noisy, Langevin(steps=60, step_size=s2), 100_000).samples
+    drawn = run_chains(noisy, Langevin(steps=60, step_size=s2), 100_000).samples
     assert drawn.var().item() == pytest.approx(2 * (v + s2) ** 2 / (2 * v + s2), rel=0.015)

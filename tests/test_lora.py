@@ -9,21 +9,23 @@ import yaml
 from conftest import interrupted
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from dxmi_plugins.energies.conv import ConvEnergy
-from dxmi_plugins.samplers.diffusion.lora import Lora, merged, without_adapters
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
-from dxmi_plugins.samplers.diffusion.teachers import load_teacher
+from dxmi_plugins.samplers.diffusion.student_network import Lora, merged, without_adapters
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
+from dxmi_plugins.teachers.teacher import load_teacher
 from safetensors.torch import load_file
 from tiny import draw, tiny
 from torch import Generator
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.config import Checked, Run
-from dxmi.drawing import Student
-from dxmi.learning import Game, Learning, Rates
-from dxmi.train import train
+from dxmi.chains.draw import SamplerDraw
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config.run import TrainConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.training.train import train
 
 TEXT = ["sd", "sdxl", "sd3"]
 
@@ -109,7 +111,7 @@ def test_the_adapters_alone_make_the_teachers_pipeline_the_student(source, kind,
     if kind == "sd3":
         return  # its pipeline lets the steps draw from the global generator, and the start from the given one
     teacher.pipeline.scheduler = found.schedule.with_stds(found.stds.tolist())
-    own = (Student(found, (1, 8, 8))(2, 2, Generator().manual_seed(3)) / 2 + 0.5).clamp(0, 1)
+    own = (SamplerDraw(found, (1, 8, 8))(2, 2, Generator().manual_seed(3)) / 2 + 0.5).clamp(0, 1)
     theirs = draw(teacher.pipeline, seed=3, height=8, width=8)
     torch.testing.assert_close(theirs, own.to(theirs), rtol=0, atol=1e-4)
 
@@ -128,8 +130,10 @@ def game(found, warmup=0, **options):
     torch.manual_seed(0)
     energy = ConvEnergy(width=4, blocks=2)
     energy(torch.zeros(1, *found.teacher.shape))
-    rates = Rates(sampler=1e-2, energy=1e-3)
-    return DxMI(energy, found, game=Game(warmup=warmup, tau1=0.01, **options), learning=Learning(lr=rates, ema=0.5))
+    rates = RatesConfig(sampler=1e-2, energy=1e-3)
+    return DxMI(
+        energy, found, game=GameConfig(warmup=warmup, tau1=0.01, **options), learning=LearningConfig(lr=rates, ema=0.5)
+    )
 
 
 def test_three_rounds_change_the_adapters_alone_and_the_average_shares_the_rest(source):
@@ -240,12 +244,12 @@ def attention_config(config, tmp_path):
 
 
 def test_a_killed_run_resumes_bit_for_bit_from_a_small_checkpoint(attention_config, tmp_path):
-    whole = train(Checked(Run, attention_config), tmp_path / "whole")
+    whole = train(Checked(TrainConfig, attention_config), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt), interrupted(3):
-        train(Checked(Run, attention_config), tmp_path / "half")
+        train(Checked(TrainConfig, attention_config), tmp_path / "half")
     state = load_file(next((tmp_path / "half" / "checkpoints").glob("*/model_1.safetensors")))
     assert any("lora_A" in name for name in state) and not any("base_layer" in name for name in state)
-    resumed = train(Checked(Run, attention_config), tmp_path / "half", resume=True)
+    resumed = train(Checked(TrainConfig, attention_config), tmp_path / "half", resume=True)
     for name in ("pipeline/unet/diffusion_pytorch_model.safetensors", "energy/model.safetensors"):
         a, b = load_file(whole / name), load_file(resumed / name)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 from test_algorithm import OneStep, Quadratic
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.learning import Game
-from dxmi.losses import energy_loss, gcd, hinge, n2ce, nce, squared, squared_gradients
+from dxmi.config.game import GameConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.game.energy_losses import energy_loss, gcd, hinge, n2ce, nce, squared, squared_gradients
 
 
 def two(*numbers):
@@ -109,14 +109,14 @@ def test_a_game_adds_up_its_terms(options, expected):
     """E = 2 at x = 1 of the data and 5 at x = 1 of the samples; the gradients are E."""
     x = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
     energies = torch.tensor([2.0, 5.0, 5.0], dtype=torch.float64) * x.squeeze(1)
-    assert energy_loss(Game(**options), energies, x, 1).item() == pytest.approx(expected, rel=1e-12)
+    assert energy_loss(GameConfig(**options), energies, x, 1).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_penalty_reaches_the_energy_through_the_game():
     """E = k (x - m)^2/2 with k = 1: of R1 alone the loss is mean (x - m)^2, whose gradient in m is -2 mean (x - m)."""
     torch.manual_seed(0)
     energy = Quadratic()
-    game = DxMI(energy, OneStep(), game=Game(gamma=0.0, r1=1.0), accelerator=Accelerator(cpu=True))
+    game = DxMI(energy, OneStep(), game=GameConfig(gamma=0.0, r1=1.0), accelerator=Accelerator(cpu=True))
     data = torch.tensor([[1.0], [2.0]])
     log = game.learn_energy(data, data, None)  # equal batches: contrastive divergence vanishes
     assert energy.m.grad.item() == pytest.approx(-3)
@@ -141,4 +141,4 @@ def test_a_penalty_reaches_the_energy_through_the_game():
 )
 def test_impossible_losses_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
-        Game(**options)
+        GameConfig(**options)

@@ -18,8 +18,8 @@ from torch import Generator
 from torch.special import ndtr
 
 from dxmi.api import ConfigError, Cost, Energy, randn
-from dxmi.chains import draw
-from dxmi.objectives import rollout, walk
+from dxmi.chains.density import run_chains
+from dxmi.chains.rollout import rollout, walk
 from dxmi.testing import check_sampler
 
 
@@ -75,18 +75,18 @@ def noise(*shape):
 
 @chains
 def test_one_seed_gives_the_same_chains_whatever_was_drawn_before(sampler):
-    first = draw(Gaussian(64), sampler, 10)
+    first = run_chains(Gaussian(64), sampler, 10)
     told = sampler.report()
-    draw(Gaussian(64), sampler, 7, seed=1)
-    again = draw(Gaussian(64), sampler, 10)
+    run_chains(Gaussian(64), sampler, 7, seed=1)
+    again = run_chains(Gaussian(64), sampler, 10)
     assert torch.equal(first.samples, again.samples)
     assert str(told) == str(sampler.report())
-    assert not torch.equal(first.samples, draw(Gaussian(64), sampler, 10, seed=1).samples)
+    assert not torch.equal(first.samples, run_chains(Gaussian(64), sampler, 10, seed=1).samples)
 
 
 @chains
 def test_images_in_double(sampler):
-    x = draw(Gaussian(1, 8, 8), sampler.double(), 500, watch=1).samples
+    x = run_chains(Gaussian(1, 8, 8), sampler.double(), 500, watch=1).samples
     sampler.float()
     assert x.shape == (500, 1, 8, 8) and x.dtype == torch.float64
     assert abs(x.square().mean() - 1) < 0.05  # standard error of 32,000 normals: .008
@@ -139,7 +139,7 @@ def test_the_contract_lets_chains_mingle_where_they_say_so_or_warm_up():
 @adjusted
 def test_temperature_2_doubles_the_variance(kind, options):
     n = 20_000
-    x = draw(Gaussian(1), kind(150, tau=2.0, **options), n, watch=1).samples
+    x = run_chains(Gaussian(1), kind(150, tau=2.0, **options), n, watch=1).samples
     assert abs(x.var() - 2) < 4 * 2 * math.sqrt(2 / n)
 
 
@@ -147,7 +147,7 @@ def test_temperature_2_doubles_the_variance(kind, options):
 @pytest.mark.parametrize("outside", [math.inf, math.nan])
 def test_proposals_of_no_finite_energy_are_rejected(kind, options, outside):
     n = 20_000
-    x = draw(Box(outside), kind(150, start=0.0, **options), n, watch=1).samples
+    x = run_chains(Box(outside), kind(150, start=0.0, **options), n, watch=1).samples
     assert x.abs().max() <= 1
     assert abs(x.mean()) < 4 * math.sqrt(1 / 3 / n)
     assert abs(x.var() - 1 / 3) < 4 * math.sqrt(4 / 45 / n)
@@ -206,9 +206,9 @@ def test_hmc_takes_one_gradient_for_a_leapfrog_step_and_metropolis_none():
             return super().with_gradient(x)
 
     energy = Counted(2)
-    draw(energy, HMC(10, 0.1, leapfrog=7), 5)
+    run_chains(energy, HMC(10, 0.1, leapfrog=7), 5)
     assert energy.gradients == 1 + 10 * 7  # one for the start
-    draw(energy, Metropolis(10), 5)
+    run_chains(energy, Metropolis(10), 5)
     assert energy.gradients == 1 + 10 * 7
 
 
@@ -224,7 +224,7 @@ def test_gibbs_forgets_a_correlated_normal_by_rho_squared_a_sweep():
 def test_gibbs_is_exact_on_a_mixture():
     covariances = [[[1.0, 0.8], [0.8, 1.0]], [[1.0, -0.5], [-0.5, 0.5]]]
     energy = GaussianMixture(weights=[0.3, 0.7], means=[[-1.0, 0.0], [1.0, 1.0]], covariances=covariances)
-    u, v = draw(energy, Gibbs(60), 20_000).samples.unbind(1)
+    u, v = run_chains(energy, Gibbs(60), 20_000).samples.unbind(1)
     found = torch.stack([u, v, u * u, v * v, u * v])
     truth = 0.3 * torch.tensor([-1.0, 0, 2, 1, 0.8]) + 0.7 * torch.tensor([1.0, 1, 2, 1.5, 0.5])
     assert ((found.mean(1) - truth).abs() < 4 * found.std(1) / math.sqrt(20_000)).all()
@@ -232,7 +232,7 @@ def test_gibbs_is_exact_on_a_mixture():
 
 def test_gibbs_asks_for_an_energy_with_conditionals():
     with pytest.raises(ConfigError, match="^energy: Banana has no known conditionals, which gibbs needs"):
-        draw(Banana(), Gibbs(5), 3)
+        run_chains(Banana(), Gibbs(5), 3)
     with pytest.raises(ConfigError, match="^energy: function is no dxmi.api.Cost"):
         rollout(Gibbs(5), lambda x, t: x.sum(1), (3, 2))
 
@@ -245,7 +245,7 @@ def bumps():
 
 def test_rejection_is_exact():
     n, (energy, cdf) = 20_000, bumps()
-    f = cdf(draw(energy, Rejection(scale=2.5, log_bound=0.9), n).samples[:, 0].sort().values)
+    f = cdf(run_chains(energy, Rejection(scale=2.5, log_bound=0.9), n).samples[:, 0].sort().values)
     steps = torch.arange(n + 1) / n
     assert max((f - steps[:-1]).max(), (steps[1:] - f).max()) < 1.63 / math.sqrt(n)
 
@@ -253,7 +253,7 @@ def test_rejection_is_exact():
 @pytest.mark.parametrize("tau", [1.0, 2.0])
 def test_the_rate_of_rejection_is_z_over_c(tau):
     sampler = Rejection(scale=1.5, log_bound=1.7, tau=tau)
-    x = draw(Gaussian(1), sampler, 20_000).samples
+    x = run_chains(Gaussian(1), sampler, 20_000).samples
     told, rate = sampler.report(), math.sqrt(2 * math.pi * tau) / math.exp(1.7)
     assert abs(told["acceptance_rate"] - rate) < 4 * math.sqrt(rate * (1 - rate) / told["proposals"])
     assert abs(x.var() - tau) < 4 * tau * math.sqrt(2 / 20_000)
@@ -261,7 +261,7 @@ def test_the_rate_of_rejection_is_z_over_c(tau):
 
 @pytest.mark.parametrize("outside", [math.inf, math.nan])
 def test_rejection_never_accepts_what_has_no_finite_energy(outside):
-    assert draw(Box(outside), Rejection(scale=1.0, log_bound=1.5), 5000).samples.abs().max() <= 1
+    assert run_chains(Box(outside), Rejection(scale=1.0, log_bound=1.5), 5000).samples.abs().max() <= 1
 
 
 def test_rejection_reports_a_violated_envelope():
@@ -269,13 +269,13 @@ def test_rejection_reports_a_violated_envelope():
         r"^log_bound: -1.0 is too low: exp\(-E/tau\) is exp\((1\..*)\) times the bound at x = \(.*\); raise it by more"
     )
     with pytest.raises(ConfigError, match=complaint) as error:
-        draw(bumps()[0], Rejection(scale=2.5, log_bound=-1.0), 1000)
+        run_chains(bumps()[0], Rejection(scale=2.5, log_bound=-1.0), 1000)
     assert "\n" not in str(error.value)
 
 
 def test_rejection_gives_up():
     with pytest.raises(ConfigError, match="^most: 0 of 1000 proposals were accepted; lower log_bound"):
-        draw(Gaussian(2), Rejection(scale=1.0, log_bound=30.0, most=100), 10)
+        run_chains(Gaussian(2), Rejection(scale=1.0, log_bound=30.0, most=100), 10)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dxmi_plugins.evaluators.moments import (
+from dxmi_plugins.evaluators.fidelity.frechet import (
     FrechetDistance,
     Gaussian,
     Moments,

@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from dxmi.api import GaussianSampler, Transition
-from dxmi.objectives import (
-    mean_log_std,
-    mean_square_steps,
-    rollout,
-    running_cost,
-    soft_q,
-    time_cost,
-    transitions,
-)
+from dxmi.chains.rollout import rollout
+from dxmi.game.objectives import mean_log_std, mean_square_steps, running_cost, soft_q, time_cost
+from dxmi.game.rollouts import transitions
 
 
 class LinearChain(GaussianSampler):

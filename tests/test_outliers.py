@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import DIGITS, load_benchmark
 
-from dxmi.data import Data, load_images
+from dxmi.config.data import DataConfig
+from dxmi.data.load import load_images
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +16,10 @@ def benchmark():
 
 
 def test_no_test_image_and_no_outlier_is_trained_on(benchmark, tmp_path):
-    source, path = Data(path=str(DIGITS)), tmp_path / "train.parquet"
+    source, path = DataConfig(path=str(DIGITS)), tmp_path / "train.parquet"
     trained, tested, digit = benchmark.split(source, 4, path)
     assert (len(trained), len(tested), len(digit)) == (1292, 324, 181)  # 1797 images, 181 of them fours
-    written = load_images(Data(path=str(path)))
+    written = load_images(DataConfig(path=str(path)))
     assert torch.equal(written[torch.arange(len(written))], trained)
     rest = {image.numpy().tobytes() for image in torch.cat([tested, digit])}
     assert not rest & {image.numpy().tobytes() for image in trained}

@@ -17,12 +17,13 @@ from torch import Generator
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.drawn import DrawnSamples
-from dxmi.fingerprints import fingerprint, pipeline_fingerprint
-from dxmi.piped import PipelineDraw
-from dxmi.pipelines import load_pipeline, sample_pipeline
-from dxmi.samples import generators
+from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
+from dxmi.api.noise import generators
+from dxmi.cli.main import main
+from dxmi.evaluation.kept_samples import KeptSamples
+from dxmi.pipelines.draw import PipelineDraw
+from dxmi.pipelines.load import load_pipeline
+from dxmi.runs.sample import sample_pipeline
 
 CPU = torch.device("cpu")
 SOLVERS = ("DDIMScheduler", "EulerAncestralDiscreteScheduler", "DDPMScheduler", None)
@@ -173,7 +174,7 @@ def test_sample_shows_the_first_images_of_an_evaluation(kind, tmp_path, monkeypa
     prompts = ["a", "b"] if kind.startswith("sd") else []
     shown = sample_pipeline(str(folder), 3, 3, 7, prompts)
     draw = PipelineDraw(load_pipeline(str(folder)), CPU, prompts)
-    measured = DrawnSamples(draw, 3, 7, Accelerator())(5)[:3]
+    measured = KeptSamples(draw, 3, 7, Accelerator())(5)[:3]
     assert shown.shape == (3, 1, 8, 8) and (shown - measured).abs().max() < 0.51 * 2 / 255
     assert (shown[0] - shown[1]).abs().max() > 0.1
     with pytest.raises(ConfigError, match="^--seed: -1 is not between"):

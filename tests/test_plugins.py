@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from dxmi import plugins
 from dxmi.api import ConfigError, Energy
-from dxmi.cli import main
-from dxmi.config import build_plugin
+from dxmi.cli.main import main
+from dxmi.config import plugins
+from dxmi.config.checked import build_plugin
 
 BOWL = """
 from dxmi.api import Energy

@@ -8,11 +8,12 @@ from accelerate import Accelerator
 from dxmi_plugins.energies.mlp import MLPEnergy
 from dxmi_plugins.samplers.policy import GaussianPolicy
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost
-from dxmi.cli import main
-from dxmi.learning import Game, Learning
-from dxmi.objectives import rollout
+from dxmi.chains.rollout import rollout
+from dxmi.cli.main import main
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig
+from dxmi.game.algorithm import DxMI
 
 
 def value():
@@ -40,7 +41,7 @@ def test_a_policy_that_knows_the_end_follows_the_exact_posterior():
 def test_noised_states_are_data_with_the_chains_noise():
     torch.manual_seed(0)
     policy = GaussianPolicy([2], steps=4)
-    game = DxMI(MLPEnergy(8), policy, value(), Game(noised=0.5), Learning(), Accelerator(cpu=True))
+    game = DxMI(MLPEnergy(8), policy, value(), GameConfig(noised=0.5), LearningConfig(), Accelerator(cpu=True))
     data, xs = torch.full((40_000, 2), 100.0), torch.zeros(5, 40_000, 2)
     ((x, t, x_next),) = game.transitions(game.cost_to_go(), xs, data, None)
     assert (x[20_000:] == 0).all() and (x_next[20_000:] == 0).all()

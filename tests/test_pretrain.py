@@ -5,8 +5,8 @@ import torch
 from conftest import DIGITS, tiny_unet
 from diffusers import DDPMPipeline, DDPMScheduler
 
-from dxmi.cli import main
-from dxmi.noise_models import ddpm_loss
+from dxmi.cli.main import main
+from dxmi.pretraining.noise_levels import ddpm_loss
 
 
 class Perfect(torch.nn.Module):

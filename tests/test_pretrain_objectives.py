@@ -14,13 +14,15 @@ from dxmi_plugins.schedulers.annealed_langevin import AnnealedLangevinScheduler,
 from torch import Generator
 
 from dxmi.api import ConfigError
-from dxmi.artefacts import load_energy
-from dxmi.cli import main
-from dxmi.data import Data, load_images
-from dxmi.pretrain import Pretrain
-from dxmi.score_models import check_network, no_density
-from dxmi.score_network import load_score
-from dxmi.scores import asymmetry, convert, negative_gradient
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.config.pretrain import PretrainConfig
+from dxmi.data.load import load_images
+from dxmi.pretraining.continuity import no_density
+from dxmi.pretraining.one_score import check_network
+from dxmi.pretraining.score_network import load_score
+from dxmi.pretraining.scores import asymmetry, convert, negative_gradient
+from dxmi.runs.energy import load_energy
 
 MIXTURE = {"means": [[-1.0, 0.0], [1.0, 0.5]], "covariances": 0.25, "weights": [1, 3]}
 UNET = {
@@ -78,7 +80,7 @@ def test_what_is_saved_is_the_moving_average(train):
 
     one, two, three = (weights(steps, 0.0) for steps in (1, 2, 3))
     torch.testing.assert_close(weights(3, 0.5), (one + two) / 4 + three / 2)
-    assert (three - two).abs().max() > 1e-4 and Pretrain.ema == 0.999
+    assert (three - two).abs().max() > 1e-4 and PretrainConfig.ema == 0.999
 
 
 def test_an_energy_learns_the_score_with_noise(train):
@@ -135,7 +137,7 @@ def test_an_energy_of_images(train):
     """A convolutional energy by denoising ranks digits below noise, and takes the command that scores images."""
     conv = {"name": "conv", "width": 8, "blocks": 2}
     out, status, _ = train(data=PIXELS, objective="denoising", sigma=0.5, energy=conv, steps=30)
-    digits, energy = load_images(Data(path=str(DIGITS)))[:200], load_energy(out)
+    digits, energy = load_images(DataConfig(path=str(DIGITS)))[:200], load_energy(out)
     with torch.no_grad():
         gap = energy(torch.randn_like(digits)).mean() - energy(digits).mean()
     assert status == 0 and gap > 0
@@ -153,9 +155,9 @@ def scores(tmp_path_factory):
 
 def test_a_score_unet_denoises_at_its_levels(scores):
     """Where the data tell much, its clean image is much nearer than the noised one."""
-    pipeline, x0 = DDPMPipeline.from_pretrained(scores), load_images(Data(path=str(DIGITS)))[:256]
+    pipeline, x0 = DDPMPipeline.from_pretrained(scores), load_images(DataConfig(path=str(DIGITS)))[:256]
     scheduler = pipeline.scheduler
-    sigmas, step_size = suggest_sigmas(load_images(Data(path=str(DIGITS)))[:], 0.05)
+    sigmas, step_size = suggest_sigmas(load_images(DataConfig(path=str(DIGITS)))[:], 0.05)
     assert scheduler.sigmas.tolist() == pytest.approx(sigmas[::-1]) and scheduler.step_size == pytest.approx(step_size)
     torch.manual_seed(0)
     for level in (len(scheduler) // 2, len(scheduler) - 3):
@@ -168,7 +170,7 @@ def test_a_score_unet_denoises_at_its_levels(scores):
 
 def test_a_score_unets_report_tells_how_far_it_is_from_a_gradient(scores):
     """Of 16 images and one probe each, 10 % around the exact figure of whole Jacobians of other images."""
-    pipeline, x = DDPMPipeline.from_pretrained(scores), load_images(Data(path=str(DIGITS)))[:16]
+    pipeline, x = DDPMPipeline.from_pretrained(scores), load_images(DataConfig(path=str(DIGITS)))[:16]
     x = x + 0.05 * torch.randn(x.shape, generator=Generator().manual_seed(0))
     exact = asymmetry(lambda y: pipeline.unet(y, torch.zeros(len(y), dtype=torch.long)).sample, x)
     report = json.loads((scores / "report.json").read_text())

@@ -9,10 +9,12 @@ import pytest
 from conftest import DIGITS, EXTRACTOR, ROOT, interrupted
 from safetensors.torch import load_file
 
-from dxmi.cli import main
-from dxmi.config import Checked, Run
-from dxmi.proxy import Watch, first_metric, save_best
-from dxmi.train import Session
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked
+from dxmi.config.run import TrainConfig
+from dxmi.training import train
+from dxmi.training.proxy import ProxyWatch, first_metric, save_best
+from dxmi.training.session import Session
 
 
 def lines(out):
@@ -34,9 +36,10 @@ def watched(config):
 
 def play(config, out, resume=False):
     """The rounds of a run, without its products and figures."""
-    session = Session(Checked(Run, config), out, fresh=not resume)
-    session.start(resume)
-    session.play()
+    session = Session(Checked(TrainConfig, config), out, fresh=not resume)
+    watch = ProxyWatch(session, session.run.proxy)
+    train.start(session, watch, resume)
+    train.play(session, watch)
     return out
 
 
@@ -51,7 +54,7 @@ def figures(monkeypatch):
             assert evaluators[0].given == ["fid"]  # the first of all, where the run names none
             return {"samples": 8, "metrics": {name: next(given)}}
 
-        monkeypatch.setattr("dxmi.proxy.measure", measure)
+        monkeypatch.setattr("dxmi.training.proxy.measure", measure)
 
     return give
 
@@ -93,7 +96,7 @@ def test_a_proxy_keeps_the_best_and_stops_a_run(write, tmp_path):
     ],
 )
 def test_the_best_is_the_average_of_the_best_step(name, values, step, watched, figures, tmp_path, monkeypatch):
-    look = Watch.look
+    look = ProxyWatch.look
 
     def kept(watch, step):
         for kind, sampler in (("average", watch.session.average()), ("newest", watch.session.run.sampler)):
@@ -103,7 +106,7 @@ def test_the_best_is_the_average_of_the_best_step(name, values, step, watched, f
     def weights(folder):
         return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"].tolist()
 
-    monkeypatch.setattr(Watch, "look", kept)
+    monkeypatch.setattr(ProxyWatch, "look", kept)
     figures(name, values)
     out = play(watched, tmp_path / "run")
     assert best(out) == step

@@ -6,8 +6,8 @@ import pytest
 from conftest import save_teacher
 from huggingface_hub import HfApi
 
-from dxmi import pushing
-from dxmi.cli import main
+from dxmi.cli.main import main
+from dxmi.runs import push
 
 CARD = "---\nlibrary_name: diffusers\n---\n# digits in 2 steps\n"
 
@@ -104,4 +104,4 @@ def test_what_is_no_product_is_refused(run, hub, tmp_path, capsys):
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5_670_000_000, "5.67 GB")])
 def test_sizes_are_for_people(count, text):
-    assert pushing.size(count) == text
+    assert push.size(count) == text

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from dxmi_plugins.energies.known.mean_free import MeanFree
-from dxmi_plugins.energies.known.mrf import PairwiseMRF
+from dxmi_plugins.energies.known.pairwise_mrf import PairwiseMRF
 from dxmi_plugins.energies.known.wells import DoubleWell, ManyWell
+from dxmi_plugins.energies.quadrature import expectation, log_z
 from torch import nn
 
 from dxmi.api import ConfigError, Energy
-from dxmi.quadrature import expectation, log_z
 
 
 class Normal(Energy):

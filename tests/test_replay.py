@@ -19,12 +19,15 @@ from dxmi_plugins.samplers.vgs import VGS
 from safetensors.torch import load_file
 from test_vgs import Pushed
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost
-from dxmi.cli import main
-from dxmi.learning import Game, Learning, Rates
-from dxmi.objectives import lambda_returns, mixing_share, rollout
-from dxmi.replay import Buffer, Replay
+from dxmi.chains.rollout import rollout
+from dxmi.cli.main import main
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config.replay import ReplayConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.game.objectives import lambda_returns, mixing_share
+from dxmi.game.replay_buffer import ReplayBuffer
 
 NORMAL = {"weights": [1.0], "means": [[0.0]], "covariances": 0.5}
 
@@ -38,8 +41,8 @@ def players(sampler, game=None, replay=None, target=None, **learning):
     torch.manual_seed(0)
     target, value = target or GaussianMixture(**NORMAL), MLPEnergy(32, time=True)
     value(torch.zeros(1, target.event_shape[0]), torch.zeros(1, dtype=torch.long))
-    settings = Learning(lr=Rates(value=3e-3, std=1e-2), betas=(0.9, 0.99), **learning)
-    return DxMI(target, sampler, value, game or Game(warmup=0), settings, Accelerator(cpu=True), 100, replay)
+    settings = LearningConfig(lr=RatesConfig(value=3e-3, std=1e-2), betas=(0.9, 0.99), **learning)
+    return DxMI(target, sampler, value, game or GameConfig(warmup=0), settings, Accelerator(cpu=True), 100, replay)
 
 
 def test_lambda_returns_by_hand():
@@ -52,7 +55,7 @@ def test_lambda_returns_by_hand():
 
 def test_the_whole_return_of_a_rollout_is_its_cost():
     """TD(1): each chain's value at t is the energy it ends with and what its steps from t on cost."""
-    game = players(VGS(4, "ve"), Game(warmup=0, trace=1.0))
+    game = players(VGS(4, "ve"), GameConfig(warmup=0, trace=1.0))
     J = game.cost_to_go()
     xs = rollout(game.sampler, J, (5, 1))
     found = game.returns(J, xs, None)
@@ -98,7 +101,7 @@ def test_exploration_widens_rollouts_alone():
 
 
 def test_targets_come_from_a_slow_value():
-    game = players(VGS(3, "ve"), Game(warmup=0, target=0.75))
+    game = players(VGS(3, "ve"), GameConfig(warmup=0, target=0.75))
     name, first = next((n, p.detach().clone()) for n, p in game.value.named_parameters())
     for _ in range(2):  # the first round sets the average
         before = dict(game.target_value.module.named_parameters())[name].detach().clone()
@@ -111,7 +114,7 @@ def test_targets_come_from_a_slow_value():
 
 
 def test_targets_have_a_ceiling():
-    game = players(VGS(3, "ve"), Game(warmup=0, ceiling=1.5))
+    game = players(VGS(3, "ve"), GameConfig(warmup=0, ceiling=1.5))
     x, t = torch.full((4, 1), 9.0), torch.full((4,), 2)
     with torch.no_grad():
         target = game.target(game.cost_to_go(), x, t, x, torch.empty(0), None)
@@ -130,7 +133,7 @@ def test_a_cosine_lowers_the_rates_to_nothing():
 
 def test_the_buffer_keeps_the_newest_and_prefers_low_energies():
     torch.manual_seed(0)
-    buffer = Buffer(Replay(every=1, size=3, priority=1.0), GaussianMixture(**NORMAL))
+    buffer = ReplayBuffer(ReplayConfig(every=1, size=3, priority=1.0), GaussianMixture(**NORMAL))
     buffer.keep(torch.tensor([[9.0], [0.0]]))
     buffer.keep(torch.tensor([[1.0], [0.5]]))
     assert buffer.states.flatten().tolist() == [0.0, 1.0, 0.5]
@@ -141,7 +144,9 @@ def test_the_buffer_keeps_the_newest_and_prefers_low_energies():
 
 def test_chains_carry_the_samplers_ends_to_the_density():
     torch.manual_seed(0)
-    buffer = Buffer(Replay(every=1, refine=MALA(steps=100, step_size=0.5), size=2000), GaussianMixture(**NORMAL))
+    buffer = ReplayBuffer(
+        ReplayConfig(every=1, refine=MALA(steps=100, step_size=0.5), size=2000), GaussianMixture(**NORMAL)
+    )
     buffer.keep_ends(torch.full((2000, 1), 4.0))
     assert buffer.states.mean().item() == pytest.approx(0, abs=4 * (0.5 / 2000) ** 0.5)
     assert buffer.states.var().item() == pytest.approx(0.5, rel=4 * (2 / 2000) ** 0.5)
@@ -163,7 +168,7 @@ def two_steps():
 @pytest.mark.parametrize("options", [{"trace": 0.8}, {"target": 0.8}, {"explore": 1.2}])
 def test_values_learned_along_rollouts_have_the_exact_gradient(options):
     sampler = two_steps()
-    game = players(sampler, Game(warmup=0, sweep=True, **options), decay="cosine")
+    game = players(sampler, GameConfig(warmup=0, sweep=True, **options), decay="cosine")
     game.total = 250
     for _ in range(250):
         game.round(None, (512, 1))
@@ -174,7 +179,7 @@ def test_values_learned_along_rollouts_have_the_exact_gradient(options):
 def test_values_learned_from_kept_states_have_the_exact_gradient(learn):
     """No rollout teaches them."""
     sampler = two_steps()
-    replay = Replay(learn=learn, fill=MALA(), size=4000, batch=512, steps=250)
+    replay = ReplayConfig(learn=learn, fill=MALA(), size=4000, batch=512, steps=250)
     game = players(sampler, replay=replay, ema=0.5)
     game.buffer.keep(game.energy.sample(4000))
     game.learn_value = lambda *given: {}
@@ -197,7 +202,7 @@ def test_values_learned_from_kept_states_have_the_exact_gradient(learn):
 )
 def test_buffers_that_could_not_work_are_refused(options, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
-        Replay(**options)
+        ReplayConfig(**options)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +216,7 @@ def test_buffers_that_could_not_work_are_refused(options, says):
 )
 def test_impossible_games_are_refused(options, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
-        Game(**options)
+        GameConfig(**options)
 
 
 @pytest.fixture
@@ -260,12 +265,14 @@ def test_two_processes_learn_the_same(config, tmp_path):
     script.write_text(
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from dxmi import checkpoint\n"
-        "from dxmi.config import Checked, Run\n"
-        "from dxmi.dialect import read\n"
-        "from dxmi.train import Session\n"
-        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
-        "session.start(False); session.play()\n"
+        "from dxmi.training import checkpoint\n"
+        "from dxmi.config.checked import Checked\n"
+        "from dxmi.config.run import TrainConfig\n"
+        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.training.session import Session\n"
+        "from dxmi.training.train import play, start\n"
+        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "start(session, None, False); play(session, None)\n"
         "state = [p.detach() for player in (session.run.value, session.run.sampler) for p in player.parameters()]\n"
         "kept, session.game.buffer.states = session.game.buffer.states, None\n"
         "checkpoint.restore(session.accelerator, session.out)\n"
@@ -315,7 +322,7 @@ def test_runs_that_could_not_work_are_refused(arguments, says, config, tmp_path,
 
 
 def test_states_of_infinite_energy_are_not_kept():
-    buffer = Buffer(Replay(every=1), Funnel(2))
+    buffer = ReplayBuffer(ReplayConfig(every=1), Funnel(2))
     buffer.keep(torch.tensor([[0.0, 1.0], [-200.0, 1e3]]))
     assert buffer.states.tolist() == [[0.0, 1.0]]
 
@@ -323,9 +330,9 @@ def test_states_of_infinite_energy_are_not_kept():
 def test_paths_that_run_away_do_not_stop_what_learns_from_kept_states():
     energy, value = Funnel(2), MLPEnergy(8, time=True)
     value(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
-    replay = Replay(learn="denoise", fill=MALA())
+    replay = ReplayConfig(learn="denoise", fill=MALA())
     accelerator = Accelerator(cpu=True)
-    game = DxMI(energy, VGS(2, "ve", start=200.0), value, Game(), Learning(), accelerator, replay=replay)
+    game = DxMI(energy, VGS(2, "ve", start=200.0), value, GameConfig(), LearningConfig(), accelerator, replay=replay)
     game.buffer.keep(energy.sample(100))
     assert not energy(rollout(game.sampler, game.cost_to_go(), (100, 2))[-1]).isfinite().all()
     assert all(scalar.isfinite() for scalar in game.round(None, (100, 2)).values())

@@ -8,17 +8,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import DIGITS, EXTRACTOR
-from dxmi_plugins.evaluators.extractors import make_extractor
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
 from rich.console import Console
 
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.data import Data, load_images
-from dxmi.evaluation import data_floor
-from dxmi.figures import cells, markdown, table
-from dxmi.items import Crops, Vectors
-from dxmi.report import Report, over_seeds
-from dxmi.saved import compared, earlier, joined, load_report
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.data.items import Crops, Vectors
+from dxmi.data.load import load_images
+from dxmi.evaluation.earlier_reports import compared, earlier, joined, load_report
+from dxmi.evaluation.measure import data_floor
+from dxmi.evaluation.report import Report, over_seeds
+from dxmi.evaluation.tables import cells, markdown, table
 
 
 def row(name="DDIM", steps=4, samples=10_000, **metrics):
@@ -259,7 +260,7 @@ def test_the_floor_is_one_half_against_the_other():
 
 def test_random_halves_of_the_digits_are_no_distance_apart():
     """The unbiased kernel distance averages to 0 over splits, which even rows against odd ones, by like hands, miss."""
-    features = make_extractor(str(EXTRACTOR))(load_images(Data(path=str(DIGITS))).pixels)[0].double()
+    features = make_extractor(str(EXTRACTOR))(load_images(DataConfig(path=str(DIGITS))).pixels)[0].double()
     kernel = (features @ features.T / features.shape[1] + 1) ** 3
     rows = torch.arange(len(features))
 

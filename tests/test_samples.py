@@ -14,13 +14,14 @@ from tiny import tiny
 from torch import Generator
 
 from dxmi.api import ConfigError, Transition, as_samples, randn
-from dxmi.data import Data, load_data
-from dxmi.drawing import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
-from dxmi.drawn import DrawnSamples, ahead
-from dxmi.parts import StoredSamples
-from dxmi.piped import PipelineDraw
-from dxmi.pipelines import load_pipeline
-from dxmi.samples import CHUNK, generators
+from dxmi.api.noise import CHUNK, generators
+from dxmi.chains.draw import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
+from dxmi.config.data import DataConfig
+from dxmi.data.load import load_data
+from dxmi.evaluation.kept_samples import KeptSamples, ahead
+from dxmi.evaluation.shared_samples import StoredSamples
+from dxmi.pipelines.draw import PipelineDraw
+from dxmi.pipelines.load import load_pipeline
 
 N = CHUNK + 40
 
@@ -48,14 +49,14 @@ def test_noise_of_a_list_is_each_generators_own():
 
 @pytest.mark.parametrize("batch_size", [1, 7, CHUNK])
 def test_samples_do_not_depend_on_batches(batch_size):
-    found = DrawnSamples(Noise(), 1, 3, Accelerator(), batch_size=batch_size)(N)
+    found = KeptSamples(Noise(), 1, 3, Accelerator(), batch_size=batch_size)(N)
     assert torch.equal(found[CHUNK + 1], torch.randn(3, generator=generators(3, [CHUNK + 1])[0]))
-    assert torch.equal(found[:10], DrawnSamples(Noise(), 1, 3, Accelerator())(10))
+    assert torch.equal(found[:10], KeptSamples(Noise(), 1, 3, Accelerator())(10))
 
 
 def test_one_generator_alone_is_of_a_chunk():
     assert (noise_rule(Noise()), noise_rule(chained)) == (PER_SAMPLE, PER_CHUNK)
-    found = DrawnSamples(chained, 1, 3, Accelerator(), batch_size=5)(N)
+    found = KeptSamples(chained, 1, 3, Accelerator(), batch_size=5)(N)
     assert torch.equal(found[CHUNK:], torch.randn(40, 3, generator=Generator().manual_seed(3 * 1_000_003 + 1)))
 
 
@@ -68,7 +69,7 @@ def test_pictures_show_the_first_samples_drawn_some_at_a_time():
             return super().__call__(n, steps, generator)
 
     shown = first_samples([Counted()], 20, 1, seed=3, size=8)[0]
-    assert calls == [8, 8, 4] and torch.equal(shown, DrawnSamples(Noise(), 1, 3, Accelerator())(20))
+    assert calls == [8, 8, 4] and torch.equal(shown, KeptSamples(Noise(), 1, 3, Accelerator())(20))
     one, other = first_samples([Noise(), chained], 20, 1, seed=3, size=8)
     assert torch.equal(one, other)  # where one of them takes a single generator, both do
 
@@ -88,34 +89,34 @@ def test_images_are_taken_up_where_a_run_stopped(tmp_path):
             calls.append(n)
             return randn((n, 1, 2, 2), torch.zeros(()), generator)
 
-    first = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(10)
-    whole = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
-    again = DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
+    first = KeptSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(10)
+    whole = KeptSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
+    again = KeptSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300)
     (tmp_path / "kept" / "00001.safetensors").write_bytes(b"cut off")
-    assert torch.equal(whole, DrawnSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300))
+    assert torch.equal(whole, KeptSamples(Images(), 1, 0, Accelerator(), tmp_path / "kept")(300))
     assert calls == [10, 256, 44, 44] and torch.equal(whole, again) and torch.equal(whole[:10], first)
     levels = (whole + 1) * 127.5
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)  # eight bits, as files have
     with pytest.raises(ConfigError, match="--out: .* holds samples with seed 0 instead of 1"):
-        DrawnSamples(Images(), 1, 1, Accelerator(), tmp_path / "kept")
+        KeptSamples(Images(), 1, 1, Accelerator(), tmp_path / "kept")
 
 
 def test_samples_of_other_versions_are_not_taken_up(tmp_path, monkeypatch):
     """They would be stamped with these."""
-    DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)(2)
-    DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)
-    monkeypatch.setattr("dxmi.drawn.version", {"dxmi": "9.8", "diffusers": "7.6"}.get)
+    KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)(2)
+    KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)
+    monkeypatch.setattr("dxmi.evaluation.kept_samples.version", {"dxmi": "9.8", "diffusers": "7.6"}.get)
     with pytest.raises(ConfigError, match="^--out: .* holds samples with versions .* instead of .*'diffusers': '7.6'"):
-        DrawnSamples(Noise(), 1, 0, Accelerator(), tmp_path)
+        KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)
 
 
 def test_broken_images_are_told():
     with pytest.raises(FloatingPointError, match="not finite"):
-        DrawnSamples(lambda n, steps, g: torch.full((n, 1, 2, 2), torch.nan), 1, 0, Accelerator())(2)
+        KeptSamples(lambda n, steps, g: torch.full((n, 1, 2, 2), torch.nan), 1, 0, Accelerator())(2)
 
 
 def test_stored_samples_are_a_part_of_the_data():
-    items = load_data(Data(path=str(DIGITS), label="label"))
+    items = load_data(DataConfig(path=str(DIGITS), label="label"))
     samples = StoredSamples(items, Accelerator())
     found, labels = samples(20), samples.labels(20)
     rows = [
@@ -164,9 +165,9 @@ def test_the_thread_has_the_gpu_of_its_process(device, chosen, monkeypatch):
 
 
 def test_drawing_ahead_changes_no_sample():
-    waiting = DrawnSamples(Noise(), 1, 3, Accelerator(), batch_size=100)
+    waiting = KeptSamples(Noise(), 1, 3, Accelerator(), batch_size=100)
     waiting.ahead = 3
-    assert torch.equal(waiting(N), DrawnSamples(Noise(), 1, 3, Accelerator())(N))
+    assert torch.equal(waiting(N), KeptSamples(Noise(), 1, 3, Accelerator())(N))
 
 
 SCRIPT = """

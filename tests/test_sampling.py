@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Generator
 
 from dxmi.api import Cost, Energy, Sampler
-from dxmi.chains import draw
-from dxmi.cli import main
-from dxmi.diagnostics import convergence
+from dxmi.chains.density import run_chains
+from dxmi.chains.diagnostics import convergence
+from dxmi.cli.main import main
 
 
 class Normal(Energy):
@@ -74,7 +74,7 @@ def test_one_shifted_chain_of_eight_shows_in_r_hat():
 
 def test_draws_come_after_the_warm_up_and_samples_are_the_last_states():
     seen = []
-    drawn = draw(Normal(), Drift(), 5, draws=3, watch=2, tell=seen.append)
+    drawn = run_chains(Normal(), Drift(), 5, draws=3, watch=2, tell=seen.append)
     assert drawn.samples.equal(torch.full((5, 2), 20.0)) and drawn.energies.equal(torch.full((5,), 400.0))
     assert drawn.traces[:, 0, 0].tolist() == [16, 18, 20] and drawn.traces.shape == (3, 2, 2)
     assert seen[-1] == 20
@@ -89,14 +89,14 @@ def test_draws_come_after_the_warm_up_and_samples_are_the_last_states():
 
 def test_a_chain_that_leaves_the_numbers_is_named():
     with pytest.raises(FloatingPointError, match="chain 3 is not finite at step 6"):
-        draw(Normal(), Drift(bad=5), 5)
+        run_chains(Normal(), Drift(bad=5), 5)
     start = torch.zeros(5, 2)
-    assert draw(Normal(), Drift(), 5, start=start).samples.equal(torch.full((5, 2), 20.0))
+    assert run_chains(Normal(), Drift(), 5, start=start).samples.equal(torch.full((5, 2), 20.0))
     start[4, 1] = torch.inf
     with pytest.raises(ValueError, match="start: chain 4 is not finite"):
-        draw(Normal(), Drift(), 5, start=start)
+        run_chains(Normal(), Drift(), 5, start=start)
     with pytest.raises(ValueError, match="start: it is"):
-        draw(Normal(), Drift(), 5, start=start[:2])
+        run_chains(Normal(), Drift(), 5, start=start[:2])
 
 
 class Wall(Normal):
@@ -113,7 +113,7 @@ def test_chains_that_start_or_end_at_infinite_energies_are_named(start, where):
             return x * torch.tensor([[1.0], [-1.0]]) if int(t[0]) == 0 else x
 
     with pytest.raises(FloatingPointError, match=f"chain 1 has the energy inf at the {where}"):
-        draw(Wall(), Leave(), 2, start=torch.tensor(start))
+        run_chains(Wall(), Leave(), 2, start=torch.tensor(start))
 
 
 def test_the_tail_is_that_of_the_outer_twentieths():
@@ -129,7 +129,7 @@ def test_an_energy_of_the_wrong_shape_is_named():
             return super().forward(x)[:, None]
 
     with pytest.raises(ValueError, match=r"energy: Column returns \(2, 1\)"):
-        draw(Column(), Drift(), 5)
+        run_chains(Column(), Drift(), 5)
 
 
 def test_warnings_say_when_not_to_believe_the_samples(tmp_path, capsys):
@@ -141,14 +141,14 @@ def test_warnings_say_when_not_to_believe_the_samples(tmp_path, capsys):
     assert any("of exact draws" in line for line in found["warnings"])
     assert "warning: R-hat" in capsys.readouterr().err
     assert found["energy_exact"]["mean"] == pytest.approx(2.84, abs=0.05)
-    still = draw(Normal(), Drift(), 5).diagnostics
+    still = run_chains(Normal(), Drift(), 5).diagnostics
     assert any("1 of 5 chains never moved" in line for line in still["warnings"])
 
 
 def test_exact_answers_at_temperature_one_are_not_held_against_other_temperatures():
-    hot = draw(Banana(), MALA(steps=300, step_size=0.3, tau=2.0), 600).diagnostics
+    hot = run_chains(Banana(), MALA(steps=300, step_size=0.3, tau=2.0), 600).diagnostics
     assert "energy_exact" not in hot and "log_z_exact" not in hot
-    cold = draw(Banana(), MALA(steps=300, step_size=0.3), 600).diagnostics
+    cold = run_chains(Banana(), MALA(steps=300, step_size=0.3), 600).diagnostics
     assert cold["log_z_exact"] == 0 and cold["energy_exact"]["std"] == pytest.approx(1, abs=0.05)
 
 

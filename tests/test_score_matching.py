@@ -11,8 +11,8 @@ from dxmi_plugins.samplers.vgs import VGS
 from torch import Generator, nn
 
 from dxmi.api import ConfigError
-from dxmi.noise_models import ddpm_loss
-from dxmi.score_matching import (
+from dxmi.pretraining.noise_levels import ddpm_loss
+from dxmi.pretraining.score_losses import (
     ddpm,
     denoising,
     explicit,
@@ -23,7 +23,7 @@ from dxmi.score_matching import (
     residual,
     sliced,
 )
-from dxmi.scores import DIALECTS, asymmetry, convert, negative_gradient
+from dxmi.pretraining.scores import DIALECTS, asymmetry, convert, negative_gradient
 
 A = torch.tensor([[2.0, 0.5, -1.0], [0.5, 1.0, 0.3], [-1.0, 0.3, 3.0]], dtype=torch.float64)
 TILTED = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)

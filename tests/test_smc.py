@@ -10,10 +10,11 @@ from dxmi_plugins.samplers.mcmc.smc import SMC, systematic
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains import Chains, draw
-from dxmi.config import Checked
-from dxmi.dialect import read
-from dxmi.objectives import rollout
+from dxmi.chains.density import run_chains
+from dxmi.chains.rollout import rollout
+from dxmi.config.chains import ChainsConfig
+from dxmi.config.checked import Checked
+from dxmi.config.yaml_files import read
 
 
 class Normal(Energy):
@@ -54,7 +55,7 @@ def test_a_density_that_is_the_start_but_for_a_constant():
         def forward(self, x, t=None, cond=None):
             return super().forward(x) + 7.5
 
-    found = draw(Shifted(variance=4.0), SMC(steps=5, scale=2.0), 50).diagnostics
+    found = run_chains(Shifted(variance=4.0), SMC(steps=5, scale=2.0), 50).diagnostics
     assert found["log_z"] == pytest.approx(math.log(2 * math.pi * 4) - 7.5, abs=1e-5)
     assert found["ess_least"] == pytest.approx(50, rel=1e-5) and found["resampled"] == 1
 
@@ -62,7 +63,7 @@ def test_a_density_that_is_the_start_but_for_a_constant():
 @pytest.mark.parametrize("leapfrog", [1, 5])
 def test_temperature(leapfrog):
     sampler = SMC(steps=20, scale=2.0, step_size=1.0, leapfrog=leapfrog, tau=0.5)
-    drawn = draw(Normal(centre=1.0), sampler, 20_000)
+    drawn = run_chains(Normal(centre=1.0), sampler, 20_000)
     assert drawn.diagnostics["log_z"] == pytest.approx(math.log(2 * math.pi * 0.5), abs=0.03)
     assert drawn.samples.mean(0).tolist() == pytest.approx([1.0, 1.0], abs=0.03)
     assert drawn.samples.var(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
@@ -70,8 +71,8 @@ def test_temperature(leapfrog):
 
 def configured(name, **changes):
     """The run of a config file, with some keys changed."""
-    run = Checked(Chains, read(ROOT / "configs" / name, [f"--{k}={v}" for k, v in changes.items()])).build()
-    return draw(run.energy, run.sampler, run.chains, seed=run.seed), run
+    run = Checked(ChainsConfig, read(ROOT / "configs" / name, [f"--{k}={v}" for k, v in changes.items()])).build()
+    return run_chains(run.energy, run.sampler, run.chains, seed=run.seed), run
 
 
 @pytest.mark.parametrize("preset", ["gmm9", "gmm25"])
@@ -91,7 +92,7 @@ def test_log_z_of_the_funnel():
 
 def test_resampling_happens_where_the_weights_are_uneven():
     far, options = GaussianMixture(means=[[4.0, 4.0]], covariances=0.1), {"steps": 20, "scale": 1.0, "step_size": 0.3}
-    counts = [draw(far, SMC(**options, threshold=t), 200).diagnostics["resampled"] for t in (0.0, 0.5, 1.0)]
+    counts = [run_chains(far, SMC(**options, threshold=t), 200).diagnostics["resampled"] for t in (0.0, 0.5, 1.0)]
     assert counts[0] == 1 < counts[1] < counts[2] == 20  # the last level always
 
 
@@ -100,11 +101,11 @@ def test_particles_without_energy_die_and_none_left_is_an_error():
         def forward(self, x, t=None, cond=None):
             return torch.where(x[:, 0] < 0, math.nan, super().forward(x))
 
-    drawn = draw(Half(), SMC(steps=10, step_size=0.8), 4000)
+    drawn = run_chains(Half(), SMC(steps=10, step_size=0.8), 4000)
     assert (drawn.samples[:, 0] >= 0).all()
     assert drawn.diagnostics["log_z"] == pytest.approx(math.log(2 * math.pi / 2), abs=0.1)
     with pytest.raises(FloatingPointError, match="no particle has a finite energy at level 1"):
-        draw(Normal(centre=math.nan), SMC(steps=2), 10)
+        run_chains(Normal(centre=math.nan), SMC(steps=2), 10)
 
 
 @pytest.mark.parametrize(

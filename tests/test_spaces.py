@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dxmi_plugins.samplers.diffusion.spaces import Latents, Pixels, space_of
+from dxmi_plugins.teachers.spaces import Latents, Pixels, space_of
 from tiny import KINDS, kl
 
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from dxmi_plugins.energies.mlp import MLPEnergy
-from dxmi_plugins.samplers.sphere import SphereVGS, exponential, tangent
+from dxmi_plugins.samplers.sphere_vgs import SphereVGS, exponential, tangent
 from torch import Generator
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.learning import Game, Learning, Rates
-from dxmi.objectives import rollout, walk
-from dxmi.weights import weigh
+from dxmi.chains.importance import weigh
+from dxmi.chains.rollout import rollout, walk
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.game.algorithm import DxMI
 
 
 class VonMisesFisher(Energy):
@@ -134,8 +135,8 @@ def test_it_learns_a_von_mises_fisher_density():
     target, sampler = VonMisesFisher(kappa), SphereVGS(steps, first=0.5, last=0.05)
     value = MLPEnergy(32, 2, time=True)
     value(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
-    learning = Learning(lr=Rates(value=1e-2), betas=(0.9, 0.999), decay="cosine")
-    game = DxMI(target, sampler, value, Game(warmup=0, sweep=True), learning, Accelerator(cpu=True), total=60)
+    learning = LearningConfig(lr=RatesConfig(value=1e-2), betas=(0.9, 0.999), decay="cosine")
+    game = DxMI(target, sampler, value, GameConfig(warmup=0, sweep=True), learning, Accelerator(cpu=True), total=60)
     for _ in range(60):
         game.round(None, (256, 3))
     x = rollout(sampler.eval(), Cost(target, value, steps), (20_000, 3), Generator().manual_seed(0))[-1]

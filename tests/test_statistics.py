@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXTRACTOR
-from dxmi_plugins.evaluators.classifier import sha256
-from dxmi_plugins.evaluators.extractors import make_extractor
-from dxmi_plugins.evaluators.fidelity import Fidelity
-from dxmi_plugins.evaluators.inception import Inception
-from dxmi_plugins.evaluators.statistics import cache_folder, place, read, read_published, write
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.extractors.classifier import sha256
+from dxmi_plugins.evaluators.extractors.torch_fidelity import Inception
+from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
+from dxmi_plugins.evaluators.fidelity.statistics_files import cache_folder, place, read, read_published, write
 from torch import Generator
 
 from dxmi.api import ConfigError
-from dxmi.data import Images
+from dxmi.data.items import Images
 
 KEY = {"kind": "moments", "fingerprint": "f", "size": "3", "sha256": "s", "resize": "none"}
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from test_data import flat, indices, png
 
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.data import Data, draw_batch, load_data
-from dxmi.streams import Stream
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.data.load import draw_batch, load_data
+from dxmi.data.streams import Stream
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def numbers(batch):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_kind_of_file_gives_all_images_with_their_labels(given, streaming):
-    source = load_data(Data(**given, streaming=streaming))
+    source = load_data(DataConfig(**given, streaming=streaming))
     assert source.event_shape == (1, 2, 2)
     batch = source.batch(0, 8, seed=0)
     assert sorted(numbers(batch)) == list(range(8))
@@ -79,7 +80,7 @@ def test_every_kind_of_file_gives_all_images_with_their_labels(given, streaming)
 
 
 def test_captions_stream(tmp_path):
-    source = load_data(Data(path=write_shards(tmp_path), column="png", caption="txt", streaming=True))
+    source = load_data(DataConfig(path=write_shards(tmp_path), column="png", caption="txt", streaming=True))
     batch = source.batch(0, 5, seed=3)
     assert batch.about == [f"number {i}" for i in numbers(batch)]
 
@@ -87,7 +88,7 @@ def test_captions_stream(tmp_path):
 @pytest.fixture
 def stream(tmp_path):
     path = write_shards(tmp_path / "shards", shards=3, each=7)
-    return lambda **options: load_data(Data(path=path, column="png", streaming=True, **{"buffer": 6, **options}))
+    return lambda **options: load_data(DataConfig(path=path, column="png", streaming=True, **{"buffer": 6, **options}))
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(stream):
@@ -113,7 +114,7 @@ def test_processes_share_an_epoch(stream, world):
 
 
 def test_batches_are_those_of_the_process(stream):
-    data = Data(path="x", streaming=True, batch_size=3)
+    data = DataConfig(path="x", streaming=True, batch_size=3)
     second = SimpleNamespace(process_index=1, num_processes=3, device=torch.device("cpu"))
     assert torch.equal(draw_batch(stream(), data, 1, 0, second).items, stream().batch(1, 3, 0, 1, 3).items)
 
@@ -160,7 +161,7 @@ def test_evaluators_compare_with_the_first_of_a_stream(streamed, tmp_path):
 
 def refused(match, **options):
     with pytest.raises(ConfigError, match=match):
-        source = load_data(Data(**{"streaming": True, **options}))
+        source = load_data(DataConfig(**{"streaming": True, **options}))
         for number in range(2):
             source.batch(number, 4, seed=0)
 
@@ -169,7 +170,7 @@ def test_a_corrupt_image_is_named_by_its_place_and_file(tmp_path):
     path = write_shards(tmp_path, broken=6)
     refused(r"^data.path: item \d of .* \(00006.png\) is no readable image", path=path, column="png")
     with pytest.raises(ConfigError, match="data.path: row 6 of"):
-        load_data(Data(path=path, column="png"))
+        load_data(DataConfig(path=path, column="png"))
 
 
 def test_a_later_item_without_label_is_named(tmp_path):
@@ -204,7 +205,7 @@ def test_impossible_streams_are_refused(tmp_path):
     refused("data.streaming: it is for images", path=str(tmp_path / "v.parquet"), column="x")
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
     refused("data.path: .*bad.tar", path=str(tmp_path / "bad.tar"), column="png")
-    stream = load_data(Data(path=path, streaming=True))
+    stream = load_data(DataConfig(path=path, streaming=True))
     assert isinstance(stream, Stream)
     with pytest.raises(ConfigError, match="data.path: .* has too few items for 4 processes"):
         stream.batch(0, 2, 0, rank=3, world=4)

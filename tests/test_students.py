@@ -7,17 +7,18 @@ import torch
 from conftest import DIGITS, EXTRACTOR
 from diffusers import DDIMScheduler
 from dxmi_plugins.energies.conv import ConvEnergy
-from dxmi_plugins.samplers.diffusion.lora import Lora
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
-from dxmi_plugins.samplers.diffusion.teachers import load_teacher
+from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
+from dxmi_plugins.teachers.teacher import load_teacher
 from tiny import draw, tiny
 from torch import Generator
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.cli import main
-from dxmi.learning import Game, Learning, Rates
+from dxmi.cli.main import main
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.game.algorithm import DxMI
 
 TEXT = ["sd", "sdxl", "sd3"]
 GUIDED = [*TEXT, "dit"]
@@ -111,9 +112,9 @@ def game(found, **options):
     torch.manual_seed(0)
     energy = ConvEnergy(width=4, blocks=2)
     energy(torch.zeros(1, *found.teacher.shape))
-    learning = Learning(lr=Rates(sampler=2e-3), betas=(0.9, 0.99), ema=0.5)
+    learning = LearningConfig(lr=RatesConfig(sampler=2e-3), betas=(0.9, 0.99), ema=0.5)
     options = {"warmup": 100, "imitate": 1.0, "sweep": True, **options}
-    return DxMI(energy, found, game=Game(**options), learning=learning)
+    return DxMI(energy, found, game=GameConfig(**options), learning=learning)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=8, alpha=32.0)])

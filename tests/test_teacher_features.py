@@ -6,14 +6,14 @@ import pytest
 import torch
 from dxmi_plugins.energies.teacher_features import TeacherFeatures, blocks_of
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
-from dxmi_plugins.samplers.diffusion.teachers import load_teacher
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
+from dxmi_plugins.teachers.teacher import load_teacher
 from safetensors.torch import load_file
 from tiny import KINDS, tiny
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError
-from dxmi.artefacts import load_energy, save_energy
+from dxmi.game.algorithm import DxMI
+from dxmi.runs.energy import load_energy, save_energy
 
 FIRST_HALF = {"dit": 1, "sd3": 1}  # of two blocks; UNets have two on the way down and a middle
 every = pytest.mark.parametrize("kind", KINDS)

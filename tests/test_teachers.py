@@ -16,16 +16,16 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
-from dxmi_plugins.samplers.diffusion.conditions import Text
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
-from dxmi_plugins.samplers.diffusion.teachers import fingerprint, load_teacher
 from dxmi_plugins.schedulers import few_step
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
+from dxmi_plugins.teachers.conditions import Text
+from dxmi_plugins.teachers.teacher import fingerprint, load_teacher
 from tiny import KINDS, draw, text_unet, tiny
 
 from dxmi.api import ConfigError, Levels
-from dxmi.pipelines import sample_pipeline
-from dxmi.samples import generators
+from dxmi.api.noise import generators
+from dxmi.runs.sample import sample_pipeline
 
 VP = [
     ("ddpm", {}),

@@ -18,17 +18,20 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
 
-from dxmi.algorithm import DxMI
-from dxmi.artefacts import load_energy
-from dxmi.cli import main
-from dxmi.config import Checked, Run
-from dxmi.drawing import Student
-from dxmi.finish import finish
-from dxmi.train import Session, train
+from dxmi.chains.draw import SamplerDraw
+from dxmi.cli.main import main
+from dxmi.config.checked import Checked
+from dxmi.config.run import TrainConfig
+from dxmi.game.algorithm import DxMI
+from dxmi.runs.energy import load_energy
+from dxmi.training.finish import finish
+from dxmi.training.session import Session
+from dxmi.training.train import play, start
+from dxmi.training.train import train
 
 
 def run(config, out, **options):
-    return train(Checked(Run, config), out, **options)
+    return train(Checked(TrainConfig, config), out, **options)
 
 
 def weights(folder):
@@ -45,7 +48,7 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
     config["tracker"] = "tensorboard"
     out = run(config, tmp_path / "run")
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
-    assert yaml.safe_load((out / "run.yaml").read_text()) == Checked(Run, config).resolved
+    assert yaml.safe_load((out / "run.yaml").read_text()) == Checked(TrainConfig, config).resolved
     assert sorted(p.name for p in (out / "samples").iterdir()) == ["step-000002.png", "step-000004.png"]
     assert (out / "before_after.png").stat().st_size > 1000
     assert list(out.glob("logs/dxmi/**/events*"))
@@ -86,11 +89,11 @@ def test_a_log_file_gets_a_line_for_each_logged_round(config, tmp_path, capsys):
 
 
 def test_exported_pipeline_draws_the_averaged_sampler(config, tmp_path):
-    session = Session(Checked(Run, config), tmp_path / "run")
-    session.start(resume=False)
-    session.play()
+    session = Session(Checked(TrainConfig, config), tmp_path / "run")
+    start(session, None, resume=False)
+    play(session, None)
     finish(session, None)
-    own = Student(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
+    own = SamplerDraw(session.average(), (1, 8, 8))(5, 2, Generator().manual_seed(3))
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "run" / "pipeline", trust_remote_code=True)
     for steps in ({}, {"num_inference_steps": 2}):
         drawn = pipeline(batch_size=5, generator=Generator().manual_seed(3), output_type="np", **steps).images
@@ -113,15 +116,17 @@ def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_p
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from diffusers import DiffusionPipeline\n"
-        "from dxmi.config import Checked, Run\n"
-        "from dxmi.dialect import read\n"
-        "from dxmi.drawing import Student\n"
-        "from dxmi.finish import finish\n"
-        "from dxmi.train import Session\n"
-        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
-        "session.start(False); session.play(); finish(session, None)\n"
+        "from dxmi.config.checked import Checked\n"
+        "from dxmi.config.run import TrainConfig\n"
+        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.chains.draw import SamplerDraw\n"
+        "from dxmi.training.finish import finish\n"
+        "from dxmi.training.session import Session\n"
+        "from dxmi.training.train import play, start\n"
+        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "start(session, None, False); play(session, None); finish(session, None)\n"
         "assert session.accelerator.mixed_precision == 'bf16'\n"
-        "own = Student(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
+        "own = SamplerDraw(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
         "pipeline = DiffusionPipeline.from_pretrained(sys.argv[2] + '/pipeline', trust_remote_code=True)\n"
         "drawn = pipeline(batch_size=5, generator=torch.Generator().manual_seed(3), output_type='np').images\n"
         "own = (own / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)\n"
@@ -137,9 +142,9 @@ def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_p
 
 def test_averaged_weights_are_exported_not_the_raw_ones(config, tmp_path):
     config |= {"ema": 0.5, "lr": {"sampler": 1e-3}}
-    session = Session(Checked(Run, config), tmp_path / "run")
-    session.start(resume=False)
-    session.play()
+    session = Session(Checked(TrainConfig, config), tmp_path / "run")
+    start(session, None, resume=False)
+    play(session, None)
     finish(session, None)
     exported = weights(tmp_path / "run")
     averaged = session.average().network.state_dict()
@@ -187,12 +192,14 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
     script.write_text(
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from dxmi.config import Checked, Run\n"
-        "from dxmi.dialect import read\n"
-        "from dxmi.finish import finish\n"
-        "from dxmi.train import Session\n"
-        "session = Session(Checked(Run, read(sys.argv[1])), Path(sys.argv[2]))\n"
-        "session.start(False); session.play(); finish(session, None)\n"
+        "from dxmi.config.checked import Checked\n"
+        "from dxmi.config.run import TrainConfig\n"
+        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.training.finish import finish\n"
+        "from dxmi.training.session import Session\n"
+        "from dxmi.training.train import play, start\n"
+        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "start(session, None, False); play(session, None); finish(session, None)\n"
         "players = [session.run.energy, session.run.sampler, session.average()]\n"
         "state = [p.detach() for player in players for p in player.parameters()] + [session.game.s2]\n"
         "assert session.accelerator.num_processes == 2\n"

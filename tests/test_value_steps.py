@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from dxmi_plugins.samplers.vgs import VGS
 from torch import nn
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Energy
-from dxmi.cli import main
-from dxmi.learning import Game, Learning, Rates
-from dxmi.machine import check_memory, free_memory
+from dxmi.cli.main import main
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config.machine import check_memory, free_memory
+from dxmi.game.algorithm import DxMI
 
 RATE = 0.1
 
@@ -45,8 +46,8 @@ class Constant(Flat):
     [(1, 0.0, 1), (3, 0.0, 1), (3, 1.0, 3)],  # TD(0) has the target 0 at the last step alone, TD(1) at all three
 )
 def test_the_value_learns_so_many_times_from_a_rollout(times, steps, trace, a_time):
-    learning = Learning(optimizer="SGD", betas=None, lr=Rates(value=RATE))
-    game = Game(warmup=0, sweep=True, trace=trace, value_steps=times)
+    learning = LearningConfig(optimizer="SGD", betas=None, lr=RatesConfig(value=RATE))
+    game = GameConfig(warmup=0, sweep=True, trace=trace, value_steps=times)
     players = DxMI(Flat(), VGS(steps, "ve"), Constant(), game, learning, Accelerator(cpu=True))
     players.round(None, (5, 1))
     assert players.value.c.item() == pytest.approx((1 - 2 * RATE) ** (times * a_time), rel=1e-6)
@@ -54,7 +55,7 @@ def test_the_value_learns_so_many_times_from_a_rollout(times, steps, trace, a_ti
 
 def test_none_is_too_few():
     with pytest.raises(ConfigError, match=re.escape("game.value_steps: 0 is not positive")):
-        Game(value_steps=0)
+        GameConfig(value_steps=0)
 
 
 DENSITY = {"name": "gaussian_mixture", "preset": "eight_gaussians"}
@@ -94,7 +95,7 @@ def run(**parts):
 def test_memory_is_counted_with_the_copies(parts, states, monkeypatch):
     """States of 2 x 3 float32 numbers: as many bytes as they take are enough, and one fewer is not."""
     for free, fits in ((states * 24, True), (states * 24 - 1, states == 0)):
-        monkeypatch.setattr("dxmi.machine.free_memory", lambda free=free: free)
+        monkeypatch.setattr("dxmi.config.checked.machine.free_memory", lambda free=free: free)
         if fits:
             check_memory(run(**parts), (2, 3), torch.device("cpu"))
         else:

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dxmi.api import ConfigError, Energy
-from dxmi.artefacts import load_energy
-from dxmi.cli import main
-from dxmi.data import Data, load_data
-from dxmi.items import Draws, Vectors
+from dxmi.cli.main import main
+from dxmi.config.data import DataConfig
+from dxmi.data.items import Draws, Vectors
+from dxmi.data.load import load_data
+from dxmi.runs.energy import load_energy
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ VGS = [
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "int16", "uint8"])
 def test_vectors_are_taken_as_they_are(parquet, kind):
-    vectors = load_data(Data(path=parquet([[0, 1, 255], [3, 4, 5]], kind), column="x"))
+    vectors = load_data(DataConfig(path=parquet([[0, 1, 255], [3, 4, 5]], kind), column="x"))
     assert isinstance(vectors, Vectors) and vectors.event_shape == (3,)
     assert torch.equal(vectors[:], torch.tensor([[0.0, 1.0, 255.0], [3.0, 4.0, 5.0]]))
     assert sorted(vectors.batch(0, 2, seed=0).items[:, 0].tolist()) == [0, 3]
@@ -93,7 +94,7 @@ def test_vectors_are_taken_as_they_are(parquet, kind):
 def test_bad_vectors_are_refused(parquet, rows, kind, options, says):
     path = parquet(rows, kind)
     with pytest.raises(ConfigError, match=says):
-        load_data(Data(**{"path": path, "column": "x", **options}))
+        load_data(DataConfig(**{"path": path, "column": "x", **options}))
 
 
 def test_draws_depend_on_seed_number_and_process_alone():
@@ -122,7 +123,7 @@ class Unknown(Energy):
 )
 def test_impossible_data_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
-        load_data(Data(**options))
+        load_data(DataConfig(**options))
 
 
 # Runs

@@ -12,11 +12,12 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.vgs import VGS, curvature, hadamard, variances
 from torch import Generator
 
-from dxmi.algorithm import DxMI
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.learning import Game, Learning, Rates
-from dxmi.objectives import walk
-from dxmi.weights import estimates, path_log_weights, telling, weigh, weigh_exact
+from dxmi.chains.importance import estimates, path_log_weights, telling, weigh, weigh_exact
+from dxmi.chains.rollout import walk
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.game.algorithm import DxMI
 
 
 class Pushed(Energy):
@@ -156,8 +157,8 @@ def test_it_learns_a_mixture_of_nine_in_a_few_rounds():
     target = GaussianMixture("gmm9")
     sampler = VGS(30, "ve", "exponential", first=4.0, last=0.05, start=7.0)
     value = InformedValue(target, 30, start=7.0, width=64, depth=2)
-    learning = Learning(lr=Rates(value=1e-3, std=1e-2), betas=(0.9, 0.999))
-    game = DxMI(target, sampler, value, Game(warmup=0, sweep=True), learning, Accelerator(cpu=True))
+    learning = LearningConfig(lr=RatesConfig(value=1e-3, std=1e-2), betas=(0.9, 0.999))
+    game = DxMI(target, sampler, value, GameConfig(warmup=0, sweep=True), learning, Accelerator(cpu=True))
     for _ in range(30):
         log = game.round(None, (128, 2))
     assert {"value_loss", "start_loss", "e_sample"} <= log.keys()

@@ -8,15 +8,15 @@ import dxmi_plugins.energies.known as known
 import pytest
 import torch
 from dxmi_plugins.energies.known.mean_free import MeanFree
-from dxmi_plugins.energies.known.mrf import PairwiseMRF
+from dxmi_plugins.energies.known.pairwise_mrf import PairwiseMRF
 from dxmi_plugins.energies.known.particles import DW4, LennardJones
 from dxmi_plugins.energies.known.wells import DoubleWell, ManyWell
+from dxmi_plugins.energies.quadrature import expectation, log_z
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from torch import Generator
 
 from dxmi.api import ConfigError, Energy
-from dxmi.chains import draw
-from dxmi.quadrature import expectation, log_z
+from dxmi.chains.density import run_chains
 
 THETA = [[0.0, 1.0, 0.5], [1.0, 0.0, -2.0], [0.5, -2.0, 0.0]]
 ENERGIES = {
@@ -199,7 +199,7 @@ def test_chains_on_dw4_reach_the_exact_mean_energy():
     assert here == pytest.approx(DW4.log_z_mean_free, abs=1e-3)
     assert mean == pytest.approx(-22.541, abs=2e-3) and std == pytest.approx(1.905, abs=2e-3)
     chain = MALA(steps=1500, step_size=0.02, drift_clip=30.0, start=2.0)
-    found = draw(MeanFree(DW4()), chain, 400, draws=1).energies.double()
+    found = run_chains(MeanFree(DW4()), chain, 400, draws=1).energies.double()
     assert abs(found.mean() - mean) < 4 * std / math.sqrt(len(found))
 
 

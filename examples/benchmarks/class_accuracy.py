@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from diffusers import ConsistencyModelPipeline, DDIMScheduler, DiffusionPipeline
-from dxmi_plugins.evaluators.classifier import Classifier
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
 
 ROOT = Path(__file__).parents[2]
 CLASSES, STEPS = 10, 4

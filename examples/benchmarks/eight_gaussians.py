@@ -22,12 +22,12 @@ from pathlib import Path
 
 import torch
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
-from dxmi_plugins.evaluators.auroc import auroc
+from dxmi_plugins.evaluators.anomaly.auroc import auroc
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from dxmi.api import Energy
-from dxmi.artefacts import load_energy
+from dxmi.runs.energy import load_energy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WAYS = ["dxmi", "ebm_vgs", "cd", "pcd"]

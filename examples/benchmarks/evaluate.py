@@ -23,13 +23,13 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate import Accelerator
-from dxmi_plugins.evaluators.classifier import Classifier
+from dxmi_plugins.evaluators.extractors.classifier import Classifier
 
 from dxmi.api import Evaluator, randn
-from dxmi.config import build_plugin
-from dxmi.drawn import DrawnSamples
-from dxmi.evaluation import measure
-from dxmi.items import Images
+from dxmi.config.checked import build_plugin
+from dxmi.data.items import Images
+from dxmi.evaluation.kept_samples import KeptSamples
+from dxmi.evaluation.measure import measure
 
 FEATURES = 2048
 GROWTH = 60  # MiB; 50,000 images in eight bits are 146
@@ -88,7 +88,7 @@ def one(n: int, extractor: str) -> dict:
     judge(lambda n: reference[:], reference)  # the reference's moments are kept
     seconds = timed(judge.extractor)
     draw.seconds, start = 0.0, time.perf_counter()
-    found = measure([judge], reference, DrawnSamples(draw, 1, 0, accelerator))
+    found = measure([judge], reference, KeptSamples(draw, 1, 0, accelerator))
     whole = time.perf_counter() - start
     parts = {"sampling": draw.seconds, "features": seconds[0], "rest": whole - draw.seconds - seconds[0]}
     return {

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from dxmi.api import Energy
-from dxmi.config import build_plugin
-from dxmi.dialect import read
+from dxmi.config.checked import build_plugin
+from dxmi.config.yaml_files import read
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXACT = ["gmm9", "gmm25", "funnel", "many_well"]

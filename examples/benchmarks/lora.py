@@ -23,12 +23,12 @@ from statistics import median
 import torch
 from diffusers import UNet2DConditionModel
 from dxmi_plugins.energies.conv import ConvEnergy
-from dxmi_plugins.samplers.diffusion.lora import Lora
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
+from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 
-from dxmi.algorithm import DxMI
-from dxmi.learning import Game
+from dxmi.config.game import GameConfig
+from dxmi.game.algorithm import DxMI
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from tiny import sd  # noqa: E402
@@ -80,7 +80,7 @@ def play(way: str, teacher: Path, rounds: int, batch: int) -> dict:
     sampler = DiffusionSampler(str(teacher), AncestralScheduler(2), prompts=["a digit"], **options)
     energy, shape = ConvEnergy(width=8, blocks=2), (batch, *sampler.teacher.shape)
     energy(torch.zeros(1, *shape[1:]))
-    game = DxMI(energy, sampler, game=Game(warmup=0))
+    game = DxMI(energy, sampler, game=GameConfig(warmup=0))
     data, start = torch.randn(shape, device=sampler.log_std.device), time.process_time()
     for _ in range(rounds):
         game.round(data, shape, sampler.conditions(batch))

@@ -30,8 +30,8 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 
 from dxmi.api import Cost, Energy, Sampler
-from dxmi.chains import draw
-from dxmi.objectives import walk
+from dxmi.chains.density import run_chains
+from dxmi.chains.rollout import walk
 
 MODES, STD, STEP, LEAPFROG = 8, 0.1, 0.002, 10
 MEANS = [[2 * math.cos(2 * math.pi * k / MODES), 2 * math.sin(2 * math.pi * k / MODES)] for k in range(MODES)]
@@ -134,10 +134,10 @@ def speeds(runs: dict[str, tuple[Run, int]], rounds: int) -> dict[str, float]:
 def scaling(energy: Energy) -> list[dict[str, float]]:
     """CPU time of a step of one chain, and memory, as chains and steps grow; whole runs with their diagnostics."""
     rows = []
-    draw(energy, MALA(steps=10, step_size=STEP), 100)  # imports what diagnostics need
+    run_chains(energy, MALA(steps=10, step_size=STEP), 100)  # imports what diagnostics need
     for chains, steps in ((10_000, 100), (10_000, 1000), (100_000, 100), (1_000_000, 100)):
         start = time.process_time()
-        draw(energy, MALA(steps=steps, step_size=STEP), chains)
+        run_chains(energy, MALA(steps=steps, step_size=STEP), chains)
         spent = time.process_time() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         rows.append({"chains": chains, "steps": steps, "cpu_ns": round(spent / chains / steps * 1e9, 1)})

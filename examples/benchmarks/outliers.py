@@ -20,17 +20,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from dxmi_plugins.evaluators.anomaly import Anomaly
+from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 from torch import Generator, Tensor
 
 from dxmi.api import Labelled
-from dxmi.artefacts import load_energy_and_steps
-from dxmi.config import Checked, Run
-from dxmi.data import Data, load_images, load_table
-from dxmi.dialect import put, read
-from dxmi.evaluation import measure
-from dxmi.pretrain import Pretrain, pretrain
-from dxmi.train import train
+from dxmi.config.checked import Checked
+from dxmi.config.data import DataConfig
+from dxmi.config.pretrain import PretrainConfig
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import put, read
+from dxmi.data.load import load_images
+from dxmi.data.tables import load_table
+from dxmi.evaluation.measure import measure
+from dxmi.pretraining.loop import pretrain
+from dxmi.runs.energy import load_energy_and_steps
+from dxmi.training.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LABEL = "label"  # the column with the digit
@@ -38,7 +42,7 @@ Score = Callable[[Tensor], Tensor]
 """Images (N,C,H,W) in [-1, 1] -> (N,), high where they are unlike the training images."""
 
 
-def split(source: Data, held_out: int, path: Path) -> tuple[Tensor, Tensor, Tensor]:
+def split(source: DataConfig, held_out: int, path: Path) -> tuple[Tensor, Tensor, Tensor]:
     """Images (N,C,H,W) to train on, to test with, and of the digit held out; the first ones also as Parquet."""
     table, images = load_table(source), load_images(source)
     outliers = torch.tensor(table[LABEL]) == held_out
@@ -61,7 +65,7 @@ def teacher(data: Path, folder: Path, steps: int, seed: int) -> Path:
     config = read(CONFIGS / "digits_teacher.yaml") | {"seed": seed, "steps": steps}
     config["ema"] = 0.995  # that of the config remembers the first steps of so short a training
     put(config, ["data", "path"], str(data))
-    return pretrain(Checked(Pretrain, config), folder)
+    return pretrain(Checked(PretrainConfig, config), folder)
 
 
 def energy(name: str, changes: dict[str, str], folder: Path, rounds: int | None, seed: int) -> Score:
@@ -69,7 +73,7 @@ def energy(name: str, changes: dict[str, str], folder: Path, rounds: int | None,
     config = read(CONFIGS / name) | {"seed": seed, "tracker": None, "evaluators": []}
     for key, value in changes.items():
         put(config, key.split("."), value)
-    train(Checked(Run, config if rounds is None else config | {"steps": rounds}), folder)
+    train(Checked(TrainConfig, config if rounds is None else config | {"steps": rounds}), folder)
     learned, steps = load_energy_and_steps(folder / "energy")
 
     @torch.no_grad()
@@ -91,7 +95,7 @@ def auroc(score: Score, inliers: Tensor, outliers: Tensor) -> float:
     return measure([Anomaly()], test, lambda n: score(test.items[:n]))["metrics"]["det"]
 
 
-def compare(source: Data, held_out: int, given: argparse.Namespace, folder: Path) -> dict:
+def compare(source: DataConfig, held_out: int, given: argparse.Namespace, folder: Path) -> dict:
     """The figures of one digit, and the CPU-seconds that they took."""
     data, seconds = folder / "train.parquet", {}
     trained, inliers, digit = split(source, held_out, data)
@@ -140,7 +144,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
-    source, results = Data(**read(CONFIGS / "digits.yaml")["data"]), []
+    source, results = DataConfig(**read(CONFIGS / "digits.yaml")["data"]), []
     facts = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "threads": 1}
     facts |= {"dxmi": version("dxmi"), "torch": torch.__version__, "anomaly": Anomaly().stamp(), "seed": given.seed}
     facts |= {"rounds": given.rounds or "the configs'", "teacher_steps": given.teacher_steps}

@@ -22,12 +22,14 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from dxmi.api import Evaluator
-from dxmi.config import Checked, build_plugin
-from dxmi.data import Data, load_images
-from dxmi.dialect import read
-from dxmi.evaluation import Contender, data_floor, evaluate, stamp
-from dxmi.figures import table
-from dxmi.pretrain import Pretrain, pretrain
+from dxmi.config.checked import Checked, build_plugin
+from dxmi.config.data import DataConfig
+from dxmi.config.pretrain import PretrainConfig
+from dxmi.config.yaml_files import read
+from dxmi.data.load import load_images
+from dxmi.evaluation.measure import Contender, data_floor, measure_contenders, stamp
+from dxmi.evaluation.tables import table
+from dxmi.pretraining.loop import pretrain
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -35,7 +37,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def train(overrides: list[str], folder: Path) -> tuple[Path, float]:
     """The score model and how many CPU-seconds it took."""
     start = time.process_time()
-    config = Checked(Pretrain, read(CONFIGS / "digits_scores.yaml", overrides))
+    config = Checked(PretrainConfig, read(CONFIGS / "digits_scores.yaml", overrides))
     return pretrain(config, folder / "scores"), time.process_time() - start
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     digits = read(CONFIGS / "digits.yaml")
     asked = {} if given.samples is None else {"samples": given.samples}
     evaluators = [build_plugin(Evaluator, e | {"metrics": ["fid"]} | asked) for e in digits["evaluators"]]
-    images = load_images(Data(**digits["data"]))
+    images = load_images(DataConfig(**digits["data"]))
     facts = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "threads": 1}
     with tempfile.TemporaryDirectory() as folder:
         model = given.model
@@ -82,7 +84,7 @@ def main() -> None:
             model, seconds = train(overrides, Path(folder))
             facts["training_cpu_seconds"] = round(seconds)
         contenders, evaluations = rivals(model, digits["sampler"]["teacher"])
-        rows = evaluate(contenders, evaluators, images, given.seed, Accelerator(), print)
+        rows = measure_contenders(contenders, evaluators, images, given.seed, Accelerator(), print)
     rows[0]["nfe"] = evaluations  # several at each level
     rows.append(data_floor(evaluators, images, Accelerator(), given.seed))
     Console().print(table(rows))

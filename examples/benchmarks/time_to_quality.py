@@ -17,19 +17,20 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from dxmi.config import Checked, Run
-from dxmi.dialect import put, read
-from dxmi.drawing import Student
-from dxmi.evaluation import Contender, evaluate, stamp
-from dxmi.learning import Rates
-from dxmi.train import Session
+from dxmi.chains.draw import SamplerDraw
+from dxmi.config.checked import Checked
+from dxmi.config.learning import RatesConfig
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import put, read
+from dxmi.evaluation.measure import Contender, measure_contenders, stamp
+from dxmi.training.session import Session
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
-PAPER = Rates(sampler=1e-7, energy=1e-5, std=1e-5)
+PAPER = RatesConfig(sampler=1e-7, energy=1e-5, std=1e-5)
 PAPER_GAME = {"tau1": 0.1, "tau2": 0.01, "gamma": 1.0, "avr": 0.99, "time_cost": 1.0, "warmup": 0, "sweep": True}
 
 
-def settings(scale: int | None, seed: int) -> Checked[Run]:
+def settings(scale: int | None, seed: int) -> Checked[TrainConfig]:
     """The defaults of dxmi, or the paper's settings with their learning rates times ``scale``."""
     config = read(CONFIG) | {"seed": seed, "tracker": None}
     put(config, ["evaluators", "0", "metrics"], ["fid"])
@@ -37,7 +38,7 @@ def settings(scale: int | None, seed: int) -> Checked[Run]:
         paper = {key: rate * scale for key, rate in vars(PAPER).items() if rate is not None}
         config |= {"lr": paper, "betas": [0.9, 0.999], "game": PAPER_GAME}
         config["ema"] = 0.0  # an average that forgets all is no average
-    return Checked(Run, config)
+    return Checked(TrainConfig, config)
 
 
 def session(scale: int | None, seed: int) -> Session:
@@ -49,7 +50,7 @@ def session(scale: int | None, seed: int) -> Session:
 
 def distance(of: Session, contender: Contender) -> float:
     """Fréchet distance of as many samples as there are images."""
-    rows = evaluate([contender], of.run.evaluators, of.data, seed=123, accelerator=of.accelerator)
+    rows = measure_contenders([contender], of.run.evaluators, of.data, seed=123, accelerator=of.accelerator)
     return rows[0]["metrics"]["fd_digits"]
 
 
@@ -61,7 +62,7 @@ def race(of: Session, target: float, every: int, budget: float) -> dict:
             start = time.process_time()
             of.round()
             seconds += time.process_time() - start
-        found = distance(of, Contender("student", of.run.sampler.steps, Student(of.average(), of.shape)))
+        found = distance(of, Contender("student", of.run.sampler.steps, SamplerDraw(of.average(), of.shape)))
         path.append({"rounds": of.game.rounds, "cpu_seconds": round(seconds, 1), "fd": round(found, 4)})
         print(json.dumps(path[-1]), flush=True)
         if found < target:

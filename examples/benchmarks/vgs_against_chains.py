@@ -39,15 +39,16 @@ from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from torch import Generator, Tensor
 
 from dxmi.api import Cost, Energy, Evaluator, Sampler
-from dxmi.assess import Halves, halves
-from dxmi.chains import known_cost
-from dxmi.config import Checked, Run, build_plugin
-from dxmi.densities import load_run
-from dxmi.dialect import read
-from dxmi.objectives import walk
-from dxmi.plugins import load
-from dxmi.train import Session
-from dxmi.weights import weigh
+from dxmi.chains.density import known_cost
+from dxmi.chains.importance import weigh
+from dxmi.chains.rollout import walk
+from dxmi.config.checked import Checked, build_plugin
+from dxmi.config.plugins import load
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import read
+from dxmi.evaluation.density_figures import Halves, halves
+from dxmi.runs.finished import load_run
+from dxmi.training.session import Session
 
 CONFIG = Path(__file__).parents[2] / "configs" / "gmm25_vgs.yaml"
 METRICS = ["mode_error", "energy_w2"]
@@ -107,7 +108,7 @@ def counting() -> Iterator[Counter[str]]:
 
 def training_cost(folder: Path) -> dict[str, int]:
     """What the training of a run asked of the energy: so many rounds counted, times all."""
-    checked = Checked(Run, read(folder / "run.yaml") | {"tracker": None})
+    checked = Checked(TrainConfig, read(folder / "run.yaml") | {"tracker": None})
     with tempfile.TemporaryDirectory() as products, counting() as filling:
         session = Session(checked, Path(products))
         run = session.run

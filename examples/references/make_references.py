@@ -25,8 +25,8 @@ from dxmi_plugins.samplers.mcmc.mala import MALA
 from safetensors.torch import save
 from torch import Tensor
 
-from dxmi.chains import Drawn, draw
-from dxmi.diagnostics import convergence
+from dxmi.chains.density import ChainSamples, run_chains
+from dxmi.chains.diagnostics import convergence
 
 OUT = Path(known.__file__).parent / "references"
 STARTS = (1.0, 3.0)
@@ -58,15 +58,15 @@ def invariants(energy: Particles, x: Tensor) -> Tensor:
     return torch.cat([energy(x)[:, None], distances(x)], 1)
 
 
-def chains(name: str, start: float, seed: int) -> Drawn:
+def chains(name: str, start: float, seed: int) -> ChainSamples:
     """The chains of one start; their states are coordinates z."""
     system = SYSTEMS[name]
     energy, n = MeanFree(system["energy"]()), system["chains"]
-    rough = draw(energy, MALA(**system["mala"], start=start), n, seed=seed)
-    return draw(energy, HMC(**system["hmc"]), n, seed=seed + 1, start=rough.samples)
+    rough = run_chains(energy, MALA(**system["mala"], start=start), n, seed=seed)
+    return run_chains(energy, HMC(**system["hmc"]), n, seed=seed + 1, start=rough.samples)
 
 
-def checked(name: str, runs: list[Drawn]) -> tuple[Tensor, dict]:
+def checked(name: str, runs: list[ChainSamples]) -> tuple[Tensor, dict]:
     """The samples of all runs, and what supports them."""
     energy = SYSTEMS[name]["energy"]()
     space = MeanFree(energy)

@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dxmi.api import ConfigError, Energy
-
-from .activations import Activation, act
-from .projection import projection
-from .time import TimeEmbedding
+from dxmi_plugins.energies.conditioning import projection
+from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act
 
 
 class ResidualBlock(nn.Module):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from dxmi.api import ConfigError, Energy
+from dxmi_plugins.energies.layers import Scales
 
 from .mlp import MLPEnergy
-from .scales import Scales
 
 
 class InformedValue(Energy):

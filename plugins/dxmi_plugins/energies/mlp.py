@@ -7,11 +7,8 @@ import math
 from torch import Tensor, nn
 
 from dxmi.api import ConfigError, Energy
-
-from .activations import Activation, act
-from .fourier import features
-from .projection import projection
-from .time import TimeEmbedding
+from dxmi_plugins.energies.conditioning import projection
+from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act, features
 
 
 class MLPEnergy(Energy):

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from dxmi.api import ConfigError, Energy
-
-from .scales import Scales
-from .time import TimeEmbedding
+from dxmi_plugins.energies.layers import Scales, TimeEmbedding
 
 
 class Separable(Energy):

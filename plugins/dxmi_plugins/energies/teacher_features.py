@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from dxmi.api import ConfigError, Energy
-
-from ..samplers.diffusion.conditions import Unconditional
-from ..samplers.diffusion.lora import keep_what_learns
-from ..samplers.diffusion.teachers import load_teacher
+from dxmi.pipelines.frozen import keep_what_learns
+from dxmi_plugins.teachers.conditions import Unconditional
+from dxmi_plugins.teachers.teacher import load_teacher
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out", "norm_out", "proj_out", "proj_out_1", "proj_out_2")
 

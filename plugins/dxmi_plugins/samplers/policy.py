@@ -9,10 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn
+from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act, features
 
-from ..energies.activations import Activation, act
-from ..energies.fourier import features
-from ..energies.time import TimeEmbedding
 from .vgs import variances
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn, with_gradient
+from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, gradient_of, randn
 
 from .mcmc.chain import rows
 from .mcmc.langevin import clipped
@@ -109,10 +109,10 @@ class VGS(GaussianSampler):
             shrunk = (1 - s**2 / self.tau * h).clamp(*BOUNDS)
             return Transition(a * (x - s**2 / self.tau * self.clipped(g, x, t)), a * s * shrunk.sqrt())
         if (self.drift if self.training else self.draw) == "value":
-            _, g = with_gradient(cost_to_go, a * x, t + 1)
+            _, g = gradient_of(cost_to_go, a * x, t + 1)
             m = (a * s) ** 2 / self.tau * self.clipped(g, x, t)
         else:
-            _, g = with_gradient(cost_to_go, x, t)
+            _, g = gradient_of(cost_to_go, x, t)
             m = a * s**2 / self.tau * self.clipped(g, x, t)
         return Transition(a * x - m, a * s)
 

@@ -9,8 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dxmi.api import ConfigError, Energy
-
-from .mixing import LOG2_E, Shares, categorical, shares
+from dxmi_plugins.energies.known.mixture_math import LOG2_E, Shares, categorical, shares
 
 
 class Tempered(Energy):

@@ -10,9 +10,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from dxmi.api import ConfigError, Energy, randn
-
-from .gaussians import Expanded, Whitened
-from .mixing import LOG2_E, Shares, categorical, shares
+from dxmi_plugins.energies.known.mixture_math import LOG2_E, Expanded, Shares, Whitened, categorical, shares
 
 SPREAD = 1e4  # largest squared distance in stds at which the expanded square keeps three decimals in float32
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, DensitySamples, Energy
+from dxmi.api.errors import check_some
 
-from ..options import check_some
 from .alignment import EXACT, aligned_costs
 from .distances import DIRECTIONS, mode_error, modes_found, side_error, sliced_w2, sorted_w2, squared_distances, w2
 

@@ -24,11 +24,11 @@ from diffusers import (
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, randn
+from dxmi_plugins.teachers.conditions import Labels
+from dxmi_plugins.teachers.spaces import Pixels
+from dxmi_plugins.teachers.teacher import Teacher
 
 from ...schedulers.few_step import FewStepScheduler, std_up
-from .conditions import Labels
-from .spaces import Pixels
-from .teachers import Teacher
 
 Network = Any
 EXACT = "or export exact"

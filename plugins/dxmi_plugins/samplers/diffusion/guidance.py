@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dxmi.api import Schedule
-
-from .networks import Call
+from dxmi_plugins.teachers.networks import Call
 
 
 def guided(call: Call, scale: float, null: Tensor) -> Call:

@@ -10,17 +10,24 @@ from typing import Any, Literal, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from dxmi.api import About, ConfigError, CostToGo, Draw, GaussianSampler, Scheduler, Transition, randn
+from dxmi.api import Annotations, ConfigError, CostToGo, Draw, GaussianSampler, Scheduler, Transition, randn
+from dxmi.pipelines.frozen import keep_what_learns
+from dxmi_plugins.samplers.diffusion.rivals import solvers
+from dxmi_plugins.samplers.diffusion.student_network import (
+    Lora,
+    check_student,
+    make_network,
+    merged,
+    plain,
+    save_adapters,
+)
+from dxmi_plugins.teachers.conditions import Text
+from dxmi_plugins.teachers.describe import describe
+from dxmi_plugins.teachers.teacher import Teacher, fingerprint, load_teacher
 
 from ...schedulers.few_step import FewStepScheduler
-from .conditions import Text
-from .describe import describe
 from .export import load_network, save_pipeline, stock_scheduler
 from .guidance import distance, guided
-from .lora import Lora, keep_what_learns, merged, plain, save_adapters
-from .solvers import solvers
-from .students import check_student, make_network
-from .teachers import Teacher, fingerprint, load_teacher
 
 
 class DiffusionSampler(GaussianSampler):
@@ -128,7 +135,7 @@ class DiffusionSampler(GaussianSampler):
             self.untouched = replace(found, call=guided(call, self.guidance, self.null) if self.must_imitate else call)
         return self.untouched
 
-    def encode(self, batch: Tensor, about: About = None) -> tuple[Tensor, Tensor | None]:
+    def encode(self, batch: Tensor, about: Annotations = None) -> tuple[Tensor, Tensor | None]:
         """Images (B,C,H,W) in [-1, 1], labels or captions -> x (B,*S), cond. Raises ConfigError, see the teacher."""
         return self.teacher.encode(batch, about)
 

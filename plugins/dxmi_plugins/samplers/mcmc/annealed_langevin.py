@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import CostToGo, with_gradient
+from dxmi.api import CostToGo, gradient_of
 from dxmi_plugins.schedulers.noise_ladder import chosen_step_size, ladder, step_size_at
 
 from .chain import Chain, chains_last
@@ -68,7 +68,7 @@ class AnnealedLangevin(Chain):
         """X (B,*S), t (B,) all of one step -> the next state (B,*S)."""
         k = int(t[0])
         sigma, sigma_min = self.stds[k], self.stds[-1]
-        _, g = with_gradient(cost_to_go, x, t)
+        _, g = gradient_of(cost_to_go, x, t)
         if self.denoise and k + 1 == self.steps:
             return x.sub(g, alpha=sigma**2)
         h = step_size_at(sigma, sigma_min, self.step_size)

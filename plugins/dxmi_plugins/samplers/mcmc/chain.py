@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, CostToGo, Sampler, with_gradient
+from dxmi.api import ConfigError, CostToGo, Sampler, gradient_of
 
 
 class Point(NamedTuple):
@@ -91,7 +91,7 @@ class Chain(Sampler):
 
     def evaluate(self, x: Tensor, cost_to_go: CostToGo) -> Point:
         """Energy and gradient at x."""
-        return Point(x, *with_gradient(cost_to_go, x, self.end(x)))
+        return Point(x, *gradient_of(cost_to_go, x, self.end(x)))
 
     def end(self, x: Tensor) -> Tensor:
         """T for each chain, (B,): the time at which the cost to go is the energy."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, Cost, CostToGo, Energy, with_gradient
+from dxmi.api import ConfigError, Cost, CostToGo, Energy, gradient_of
 
 from .chain import Chain, Point, positive, sum_square
 from .hmc import HMC
@@ -28,7 +28,7 @@ class Tempered(Energy):
 
     def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The gradient of E_0 in closed form, that of E as it knows best."""
-        return self.join(x, *with_gradient(self.cost_to_go, x, self.end(x)))[1:]
+        return self.join(x, *gradient_of(self.cost_to_go, x, self.end(x)))[1:]
 
     def join(self, x: Tensor, e: Tensor, g: Tensor) -> Point:
         """What is known at x (B,*S) where E and its gradient, (B,) and (B,*S), are known."""
@@ -109,7 +109,7 @@ class SMC(Chain):
             self.ess, self.acceptances, self.resampled = [], [], 0
         before, beta = (((j / self.steps) ** self.power) for j in (k, k + 1))
         path = Tempered(cost_to_go, self.steps, self.scale, self.tau, beta)
-        e, g = with_gradient(cost_to_go, x, self.end(x))
+        e, g = gradient_of(cost_to_go, x, self.end(x))
         rise = e / self.tau - path.base(x)
         rise = torch.where(rise.isnan(), math.inf, rise)  # a particle whose energy is not a number dies
         self.log_w = self.log_w - (beta - before) * rise

@@ -1,0 +1,142 @@
+"""Energies, and their products."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from dxmi.api.errors import ConfigError
+
+
+class Energy(nn.Module, ABC):
+    """``E(x)``, or a value ``V_t(x)`` where it uses ``t``; ``q(x) = exp(-E(x))/Z``.
+
+    Energies can be added and scaled: ``E1 + 2*E2`` is the energy of a product of experts.
+    """
+
+    event_shape: tuple[int, ...] | None = None
+    """S of a known density; None for a network, which reads its sizes from the first batch it sees."""
+    log_z: float | None = None
+    """``log Z`` of a known density, where it is known"""
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """X (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
+
+    def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``E(x)`` (B,) and its gradient with respect to x (B,*S), detached; override it where that is cheaper.
+
+        Raises:
+            ConfigError: the energy cannot be differentiated
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            e = self(x, t, cond)
+            if not e.requires_grad:
+                raise ConfigError(
+                    f"energy: {type(self).__name__} has no gradient; use a sampler without, as metropolis"
+                )
+            (gradient,) = torch.autograd.grad(e.sum(), x)
+        return e.detach(), gradient
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """N independent exact draws (n,*S) from a known density.
+
+        Raises:
+            NotImplementedError: nobody knows how
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no exact sampler")
+
+    def reference(self) -> Tensor:
+        """Stored samples (n,*S) of a known density without exact draws, as from long chains.
+
+        Raises:
+            NotImplementedError: there are none
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no stored samples")
+
+    def positions(self, x: Tensor) -> Tensor:
+        """States x (B,*S) -> identical particles (B,n,d), if E stays when they turn, flip, move or change places.
+
+        Raises:
+            NotImplementedError: the energy is no such one
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no energy of particles")
+
+    def convolved(self, variance: float) -> Energy:
+        """The energy of ``x + sqrt(variance)*eps``, up to the constant that keeps ``log_z``.
+
+        Raises:
+            NotImplementedError: it has no closed form
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form with noise added")
+
+    def conditional(self, x: Tensor, i: int, generator: Generator | None = None) -> Tensor:
+        """Draw coordinate i (of the flattened event) given the others: x (B,*S) -> (B,).
+
+        Raises:
+            NotImplementedError: the conditionals are not known
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no known conditionals")
+
+    def __add__(self, other: Energy) -> Energy:
+        return Product([self, other])
+
+    def __mul__(self, weight: float) -> Energy:
+        return Product([self], [weight])
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, tau: float) -> Energy:
+        return self * (1 / tau)
+
+    def __radd__(self, nothing: int) -> Energy:
+        return self if nothing == 0 else NotImplemented  # sum() starts from 0
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An energy that gives events back: what ``dxmi pretrain`` trains with ``objective: reconstruction``."""
+
+    def reconstruction_loss(self, x: Tensor) -> Tensor:
+        """How far events x (B,*S) are from what is given back, a scalar: the mean of squared distances."""
+
+
+class Product(Energy):
+    """A product of experts, ``E = sum_i weight_i * E_i``; a weight alone is an inverse temperature.
+
+    Args:
+        experts: the energies, of one event shape
+        weights: one for each; null means ones
+
+    Raises:
+        ConfigError: there are no experts, their event shapes differ, or there is not one weight for each
+    """
+
+    def __init__(self, experts: list[Energy], weights: list[float] | None = None):
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+        self.weights = [1.0] * len(experts) if weights is None else [float(w) for w in weights]
+        shapes = {e.event_shape for e in experts if e.event_shape is not None}
+        if not experts:
+            raise ConfigError("experts: give at least one")
+        if len(self.weights) != len(experts):
+            raise ConfigError(f"weights: {len(self.weights)} of them for {len(experts)} experts; give one for each")
+        if len(shapes) > 1:
+            raise ConfigError(f"experts: their event shapes differ: {', '.join(map(str, sorted(shapes)))}")
+        self.event_shape = next(iter(shapes), None)
+
+    def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
+        """X (B,*S) -> (B,)."""
+        return sum(w * e(x, t, cond) for w, e in zip(self.weights, self.experts, strict=True))  # type: ignore[no-any-return]
+
+    def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The experts' own, weighted."""
+        energy, gradient = x.new_zeros(len(x)), torch.zeros_like(x)
+        for w, expert in zip(self.weights, self.experts, strict=True):
+            e, g = expert.with_gradient(x, t, cond)  # type: ignore[operator]
+            energy, gradient = energy.add(e, alpha=w), gradient.add(g, alpha=w)
+        return energy, gradient

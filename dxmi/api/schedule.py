@@ -1,0 +1,54 @@
+"""Schedules: which of a teacher's noise levels a few steps go through."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, Self
+
+from torch import Tensor
+
+
+class Levels(NamedTuple):
+    """The N noise levels of a teacher, the cleanest first: its network sees ``x_t = alpha*x0 + sigma*eps`` (MATH 2)."""
+
+    timesteps: Tensor
+    """(N,) what the network is told of each level"""
+    alphas: Tensor
+    """(N,)"""
+    sigmas: Tensor
+    """(N,)"""
+    prediction_type: str
+    """what the network returns: epsilon, sample, v_prediction, flow_prediction, edm or score"""
+    sigma_data: float | None = None
+    """std of the data of an EDM network (Karras et al. 2022): alpha = 1/sqrt(s^2 + sigma_data^2), sigma = alpha*s"""
+    bounded: bool = True
+    """whether the data lie in [-1, 1], as pixels do and latents do not"""
+
+
+class Schedule(Protocol):
+    """T transitions between noise levels of a teacher; a diffusers scheduler too, where it goes into a pipeline."""
+
+    timesteps: Tensor
+    """(T,) the teacher's timestep at each node, noisiest first"""
+    stds: Tensor
+    """(T,) standard deviation of each transition"""
+    init_noise_sigma: float
+    """standard deviation of the noise that the first transition starts from"""
+
+    def transition(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output at x_t (both (B,*S)), t (B,) integer in 0..T-1 -> mean and std of x_{t+1}."""
+
+    def level(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma``, like t (B,) integer in 0..T-1: x_t is ``alpha*x0 + sigma*eps``."""
+
+    def x0hat(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The clean image that the network's output at x stands for; all broadcast over (B,*S)."""
+
+    def with_stds(self, stds: list[float]) -> Self:
+        """The same nodes with these T standard deviations."""
+
+
+class Scheduler(Protocol):
+    """Chooses the nodes of a schedule."""
+
+    def bind(self, levels: Levels) -> Schedule:
+        """A schedule with nodes among the teacher's levels. Raises ConfigError where the choice does not fit them."""

@@ -1,0 +1,1 @@
+"""Running a chain: rollouts, chains on a density, log-weights, diagnostics."""

@@ -1,0 +1,3 @@
+"""The command line: parsing and printing."""
+
+from dxmi.cli.main import main as main

@@ -1,0 +1,184 @@
+"""``dxmi evaluate``: which of its kinds is meant, and what is printed. Torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dxmi.api import ConfigError
+from dxmi.api.errors import require
+from dxmi.cli.config_options import quiet
+from dxmi.config import plugins
+from dxmi.runs.folder import is_density_run
+
+IMAGES = {  # options of pipelines, runs and stored images, by the name of their argument
+    "reference": "--reference",
+    "floor": "--floor",
+    "extractor": "--extractor",
+    "seeds": "--seeds",
+    "batch_size": "--batch-size",
+    "scheduler": "--scheduler",
+    "steps": "--steps",
+    "prompt": "--prompt",
+    "column": "--column",
+    "label": "--label",
+    "evaluator": "--evaluator",
+}
+
+
+OTHERS = {"source": "the source", "metrics": "--metrics", "n": "-n", "seed": "--seed", "out": "--out"}
+
+
+MAPPINGS = ("evaluator", "reference", "source", "floor")  # options that have options: --evaluator.bootstrap 100
+
+
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi evaluate``."""
+    if options.help:
+        from dxmi.config.help_text import options_help
+
+        name = options.evaluator or "fidelity"
+        print(options.own_help())
+        print(options_help(plugins.load("dxmi.evaluators", name), "evaluator", f"--evaluator {name}", {}))
+        return
+    for flag in overrides[:1]:
+        known = flag.startswith(tuple(f"--{key}." for key in MAPPINGS))
+        require(known, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+    if options.compare:
+        refuse(options, overrides, IMAGES | OTHERS, "--compare takes two reports and nothing else")
+        compare(*options.compare)
+        return
+    require(options.source is not None, "evaluate: give a pipeline, a run, a folder of images or a dataset")
+    if options.n is not None and options.n < 2:
+        raise ConfigError("-n: give at least 2")
+    if is_density_run(Path(options.source)):
+        refuse(options, overrides, IMAGES, f"{options.source} is a run on a known density")
+        run_density(options)
+        return
+    run_images(options, overrides)
+
+
+def refuse(options: argparse.Namespace, overrides: list[str], flags: dict[str, str], why: str) -> None:
+    """Raise ConfigError if one of these options was given, or an option of one."""
+    for key, flag in flags.items():
+        require(getattr(options, key) is None, f"{flag}: {why}; leave it out")
+    require(not overrides, f"{''.join(overrides[:1])}: {why}; leave it out")
+
+
+def run_density(options: argparse.Namespace) -> None:
+    """``dxmi evaluate RUN`` of a run on a known density."""
+    if options.seed is not None and not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+    if options.out is not None and options.out.is_dir():
+        raise ConfigError(f"--out: {options.out} is a folder; give a JSON file")
+    quiet()
+    from dxmi.evaluation.density_runs import evaluate_density_run
+    from dxmi.evaluation.tables import show_density
+
+    found, notes = evaluate_density_run(
+        Path(options.source), options.n, options.seed, names("--metrics", options.metrics)
+    )
+    show_density(found["rows"])
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    out = options.out or Path(options.source) / f"evaluation-{found['stamp']['seed']}.json"
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    print(out)
+
+
+def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
+    """``dxmi evaluate`` of a pipeline or of images."""
+    require(options.reference is not None, "--reference: give what to measure against: a dataset, a folder or an .npz")
+    require(options.seed is None, "--seed: samples of images have several; give --seeds")
+    given: dict[str, Any] = {
+        **mappings(options, overrides),
+        "metrics": names("--metrics", options.metrics),
+        "extractor": options.extractor,
+        "n": options.n,
+        "seeds": numbers("--seeds", options.seeds),
+        "batch_size": options.batch_size,
+        "schedulers": names("--scheduler", options.scheduler),
+        "steps": numbers("--steps", options.steps),
+        "prompts": options.prompt,
+        "column": options.column,
+        "label": options.label,
+        "out": options.out,
+    }
+    quiet()
+    from dxmi.evaluation.evaluate import evaluate
+
+    chosen = {key: value for key, value in given.items() if value is not None}
+    floor = chosen.get("floor")
+    if isinstance(floor, dict):
+        option = next(key for key in floor if key != "path")
+        require(
+            floor["path"] not in (None, "none", "halves"), f"--floor.{option}: it is for a dataset, as --floor FILE"
+        )
+    if floor == "none":
+        chosen["floor"] = None
+    try:
+        report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
+    except ConfigError as error:
+        raise ConfigError(spoken(str(error), options.evaluator or "fidelity")) from error
+    if os.environ.get("RANK", "0") == "0":
+        report.show()
+        if options.out is not None:
+            print(options.out)
+
+
+def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    """What was given for ``MAPPINGS``: a name or path, as a mapping where options of its own follow."""
+    from dxmi.config.yaml_files import overlay
+
+    plain = {"evaluator": {"name": options.evaluator or "fidelity"}} | {
+        key: {"path": getattr(options, key)} for key in MAPPINGS if key != "evaluator"
+    }
+    config = {key: dict(value) for key, value in plain.items()}
+    overlay(config, overrides)
+    for key in config:
+        require(key in plain, f"--{key}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+    return {key: config[key] if config[key] != plain[key] else next(iter(plain[key].values())) for key in plain}
+
+
+def spoken(message: str, evaluator: str) -> str:
+    """A message about an option of the evaluator, by the names that the command has for them."""
+    from dxmi.evaluation.options import OWN
+
+    key, _, rest = message.partition(": ")
+    own = {**OWN, "reference": "--reference", "plugin": "--evaluator"}
+    if key in own:
+        return f"{own[key]}: {rest}"
+    if key.startswith("plugin."):
+        return f"--evaluator.{message.removeprefix('plugin.')}"
+    known = inspect.signature(plugins.load("dxmi.evaluators", evaluator).__init__).parameters
+    return f"--evaluator.{message}" if key in known else message
+
+
+def compare(first: Path, second: Path) -> None:
+    """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
+    from dxmi.evaluation.earlier_reports import compared
+
+    compared(first, second).show()
+
+
+def names(flag: str, given: str | None) -> list[str] | None:
+    """``a,b`` as a list. Raises ConfigError if there is nothing in it."""
+    found = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    require(found != [], f"{flag}: the list is empty; leave the option out for its default")
+    return found
+
+
+def numbers(flag: str, given: str | None) -> list[int] | None:
+    """``1,2`` as a list. Raises ConfigError if one is no whole number."""
+    found = names(flag, given)
+    if found is None:
+        return None
+    require(all(name.removeprefix("-").isdecimal() for name in found), f"{flag}: {given} are not whole numbers, as 1,2")
+    return [int(name) for name in found]

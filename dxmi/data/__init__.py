@@ -1,0 +1,1 @@
+"""Images, vectors and draws of densities as batches."""

@@ -1,0 +1,119 @@
+"""What a sampler makes of the data, encoded once and kept on disk for this run and later ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dxmi.api import ConfigError, Sampler
+from dxmi.api.errors import first_line, require
+from dxmi.data.items import Items
+
+CHUNK = 64  # items that are encoded at a time
+
+
+class Encoded(Items):
+    """Items in a sampler's space, (N,*S) as ``encode`` gives them; what is known of each is its condition (...)."""
+
+
+def cached(
+    items: Items, sampler: Sampler, folder: Path, accelerator: Accelerator, tell: Callable[[str], None]
+) -> Encoded:
+    """The items encoded, read from ``folder``; the main process writes them there first if it has them not.
+
+    Raises:
+        ConfigError: the sampler encodes nothing, the folder cannot be written, or its file is not what it should be
+    """
+    key = fingerprint(items, sampler)
+    file = folder.expanduser() / f"{key[:16]}.safetensors"
+    failed: Exception | None = None
+    if accelerator.is_main_process and not file.exists():
+        tell(f"encoding {len(items)} items for {file}")
+        try:
+            x, cond = encode(items, sampler, accelerator.device)
+            write({"x": x} if cond is None else {"x": x, "cond": cond}, file, key)
+        except Exception as error:  # whatever it is, the other processes wait to hear of it
+            failed = error
+    share(failed, accelerator)
+    return read(file, key, items.name)
+
+
+def share(failed: Exception | None, accelerator: Accelerator) -> None:
+    """Wait for the main process, and raise on every one what it failed with: a ConfigError, or a RuntimeError."""
+    told = [None if failed is None else (isinstance(failed, ConfigError), first_line(failed))]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(told)
+    if failed is not None:
+        raise failed
+    if told[0] is not None:
+        wrong, line = told[0]
+        raise ConfigError(line) if wrong else RuntimeError(f"the main process failed: {line}")
+
+
+def fingerprint(items: Items, sampler: Sampler) -> str:
+    """SHA-256 of the items after they are resized, of what is told of them, and of what encodes them.
+
+    Raises:
+        ConfigError: the sampler takes the data as they are
+    """
+    encoder = sampler.encoder_fingerprint()
+    kind = type(sampler).__name__
+    require(encoder != "identity", f"data.cache: {kind} takes the data as they are; leave it out")
+    about = items.about.tolist() if isinstance(items.about, Tensor) else items.about
+    return hashlib.sha256(json.dumps([items.fingerprint, about, encoder]).encode()).hexdigest()
+
+
+@torch.no_grad()
+def encode(items: Items, sampler: Sampler, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """All items in the sampler's space (N,*S) and their conditions (N,...), on the CPU."""
+    sampler = sampler.to(device)
+    found = []
+    for rows in torch.split(torch.arange(len(items)), CHUNK):
+        about = items.known(rows)
+        x, cond = sampler.encode(items[rows].to(device), about.to(device) if isinstance(about, Tensor) else about)
+        found.append((x.cpu(), None if cond is None else cond.cpu()))
+    conditions = [cond for _, cond in found if cond is not None]
+    return torch.cat([x for x, _ in found]), torch.cat(conditions) if conditions else None
+
+
+def write(tensors: dict[str, Tensor], file: Path, key: str) -> None:
+    """Whole or not at all: beside the place first, then renamed.
+
+    Raises:
+        ConfigError: the folder cannot be written
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=file.parent, prefix=".") as near:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, f"{near}/new", {"fingerprint": key})
+            os.replace(f"{near}/new", file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"data.cache: {file.parent} cannot be written: {error}") from error
+
+
+def read(file: Path, key: str, name: str) -> Encoded:
+    """What ``write`` left.
+
+    Raises:
+        ConfigError: the file is damaged, or of other data or another encoder
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            told = (stored.metadata() or {}).get("fingerprint")
+            tensors = {each: stored.get_tensor(each) for each in stored.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"data.cache: {file} is damaged ({error}); delete it, and it is made again") from error
+    if told != key or "x" not in tensors:
+        raise ConfigError(f"data.cache: {file} is of other data or another autoencoder; delete it")
+    return Encoded(tensors["x"], name, tensors.get("cond"))

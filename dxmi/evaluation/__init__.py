@@ -1,0 +1,1 @@
+"""Samples against references: rows, reports, pictures."""

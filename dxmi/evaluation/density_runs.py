@@ -1,0 +1,62 @@
+"""``dxmi evaluate RUN`` of a run on a known density."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dxmi.api import ConfigError, Evaluator
+from dxmi.chains.log_weights import LOG_WEIGHTS, drawn_figures, require_log_weights
+from dxmi.config import plugins
+from dxmi.config.checked import build_plugin
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import read
+from dxmi.evaluation.density_figures import density_floor, halves, stamp, student_row
+from dxmi.runs.finished import load_run
+
+EVALUATOR = "densities"  # what 'dxmi evaluate' takes where a run names no evaluators
+
+
+def evaluate_density_run(
+    folder: Path, n: int | None = None, seed: int | None = None, wanted: list[str] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """What ``evaluation.json`` would hold, made again, and notes on what could not be had.
+
+    n: number of paths, seed: of all noise; the run's own where they are None.
+    wanted: figures of log-weights, and metrics of the evaluator ``densities``; None takes all that can be had.
+
+    Raises:
+        ConfigError: the folder holds no finished run on a known density, or a figure asked for cannot be had
+    """
+    run, cost = load_run(folder)
+    n, seed = n or run.paths, run.seed if seed is None else seed
+    evaluators, notes, parts, floor = chosen(run, folder, wanted), [], None, None
+    require_log_weights([name for name in wanted or () if name in LOG_WEIGHTS], run.sampler, run.energy)
+    if evaluators:
+        try:
+            parts = halves(run.energy, run.sampler.tau, n, seed)
+        except ConfigError as error:
+            if wanted is not None:
+                raise
+            notes.append(f"no distances: {error}")
+        else:
+            floor = density_floor(evaluators, parts)
+    drawn, found, more = drawn_figures(run.sampler, cost, n, seed)
+    if wanted is not None:
+        found, more = {name: found[name] for name in wanted if name in found}, []
+    rows = [student_row(drawn, found, run.sampler.steps, evaluators, parts), *([] if floor is None else [floor])]
+    return {"rows": rows, "stamp": stamp(evaluators, run.energy, parts, seed)}, [*more, *notes]
+
+
+def chosen(run: TrainConfig, folder: Path, wanted: list[str] | None) -> list[Evaluator]:
+    """The run's evaluators, or ``densities`` where it names none or certain metrics are wanted."""
+    if wanted is None:
+        return run.evaluators or [build_plugin(Evaluator, EVALUATOR)]  # type: ignore[type-abstract]
+    known = (*LOG_WEIGHTS, *plugins.load("dxmi.evaluators", EVALUATOR).METRICS)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ConfigError(f"--metrics: '{unknown[0]}' is none of {', '.join(known)}")
+    distances = [name for name in wanted if name not in LOG_WEIGHTS]
+    named: list[Any] = read(folder / "run.yaml").get("evaluators") or []
+    given = next((e for e in named if isinstance(e, dict) and e["name"] == EVALUATOR), {"name": EVALUATOR})
+    return [build_plugin(Evaluator, {**given, "metrics": distances})] if distances else []  # type: ignore[type-abstract]

@@ -1,0 +1,1 @@
+"""The paper's algorithm (MATH 3)."""

@@ -1,0 +1,195 @@
+"""The players of the game: networks, averages, optimisers and one step of descent."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
+from dxmi.api.errors import first_line
+from dxmi.config.game import GameConfig
+from dxmi.config.learning import LearningConfig
+from dxmi.config.replay import ReplayConfig
+from dxmi.game.replay_buffer import ReplayBuffer
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, gradients flow through the modules but not into their parameters."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+class Players:
+    """Energy, sampler and value with their optimisers.
+
+    An energy without parameters is a known density and stays as it is. Networks must know their sizes already
+    (no lazy parameters left). ``ema.module`` is the averaged sampler, ``value_ema.module`` the averaged value where the
+    sampler follows its gradient, ``target_value.module`` the one that targets are made of where ``game.target`` is set.
+
+    Args:
+        value: a network with time; None makes the energy's network the value too (the paper's image runs)
+        accelerator: places the players and averages over processes; None takes accelerate's default device
+        total: number of rounds, over which ``decay: cosine`` lowers the learning rates
+        replay: how values also learn from states kept from round to round; None keeps none
+
+    Raises:
+        ConfigError: the optimiser does not exist or does not take the betas
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        sampler: Sampler,
+        value: Energy | None = None,
+        game: GameConfig | None = None,
+        learning: LearningConfig | None = None,
+        accelerator: Accelerator | None = None,
+        total: int | None = None,
+        replay: ReplayConfig | None = None,
+    ):
+        self.game, self.learning = game or GameConfig(), learning or LearningConfig()
+        self.accelerator = accelerator or Accelerator()
+        self.energy, self.sampler, self.value = energy, sampler, value
+        self.total, self.rounds = total, 0
+        self.buffer = None if replay is None else ReplayBuffer(replay, energy)
+        self.s2: Tensor | None = None  # adaptive velocity
+        self.shares: Tensor | None = None  # of two estimates in the denoising loss
+        self.chains: Tensor | None = None  # persistent ones of a sampler that cannot learn
+        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
+        self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
+        self.optimizers: dict[str, Any] = {}
+        for module in filter(None, players.values()):
+            module.to(self.accelerator.device)
+        # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
+        self.ema = averaged(sampler, self.learning.ema)
+        guided = isinstance(sampler, GaussianSampler) and sampler.value_guided
+        self.value_ema = averaged(value, self.learning.ema) if guided and value is not None else None
+        self.target_value = averaged(value, self.game.target) if self.game.target and value is not None else None
+        for name, player in players.items():
+            if player is not None and any(p.requires_grad for p in player.parameters()):
+                optim = make_optimizer(player, self.learning, self._rate(name))
+                self.networks[name], self.optimizers[name] = self.accelerator.prepare(player, optim)
+        self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+
+    @property
+    def policy(self) -> GaussianSampler:
+        """The sampler, where it can learn."""
+        return cast(GaussianSampler, self.sampler)
+
+    def cost_to_go(self, cond: Tensor | None = None) -> Cost:
+        """What the rounds look ahead with: the energy at the end, before it the value or its target network."""
+        value = self.value if self.target_value is None else cast(Energy, self.target_value.module)
+        return Cost(self.energy, value, self.sampler.steps, cond)
+
+    def averages(self) -> list[AveragedModel]:
+        """Every average there is."""
+        return [average for average in (self.ema, self.value_ema, self.target_value) if average is not None]
+
+    def follow_sampler(self) -> None:
+        """Move the sampler's average towards it, if it has anything to average."""
+        if "sampler" in self.networks:
+            self.ema.update_parameters(self.sampler)
+
+    def follow_value(self) -> None:
+        """Move the value's averages towards it, if it has anything to average."""
+        for average in (self.value_ema, self.target_value):
+            if average is not None and self.value is not None and "value" in self.networks:
+                average.update_parameters(self.value)
+
+    def set_rates(self) -> None:
+        """The learning rates of this round. They depend on nothing but its number, so a resumed run has them too."""
+        if self.learning.decay == "cosine" and self.total:
+            factor = (1 + math.cos(math.pi * min(self.rounds / self.total, 1))) / 2
+            for name, optim in self.optimizers.items():
+                for group, rate in zip(optim.param_groups, self.rates[name], strict=True):
+                    group["lr"] = rate * factor
+
+    def descend(self, player: str, loss: Tensor, wrapped: bool = True) -> Tensor:
+        """One step of a player's optimiser; the norm of its gradient, then clipped as ``clip`` says.
+
+        wrapped: whether the loss comes by the forward that DDP sees, which then averages the gradient over processes
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite; nothing has moved
+        """
+        self.optimizers[player].zero_grad()
+        self.accelerator.backward(loss)
+        if not wrapped:
+            for p in getattr(self, player).parameters():
+                p.grad = None if p.grad is None else self.accelerator.reduce(p.grad, "mean")
+        limit, parameters = getattr(self.learning.clip, player), list(self.networks[player].parameters())
+        self.accelerator.unscale_gradients(self.optimizers[player])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if limit is not None:
+            clip_grads_with_norm_(parameters, limit, norm)
+        # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
+        found = loss.detach() if self.accelerator.scaler else loss.detach() + norm
+        if not found.isfinite():
+            what = "gradient" if loss.isfinite() else "loss"
+            cure = f"lower lr.{player}, or set clip.{player}, in a new run"
+            raise FloatingPointError(f"{player}: the {what} is not finite in round {self.rounds + 1}; {cure}")
+        self.optimizers[player].step()
+        return norm.detach()
+
+    def averaged_over_processes(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars of a round. An energy that is only looked at, such as a known density's, may be infinite."""
+        means = self.accelerator.reduce(torch.stack(list(log.values())), "mean") if log else ()
+        return dict(zip(log, means, strict=True))
+
+    def _rate(self, player: str) -> float:
+        rate = getattr(self.learning.lr, player)
+        return float(self.learning.lr.energy if rate is None else rate)
+
+
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy that follows the module's weights as their exponential moving average; what is frozen the two share."""
+    follow: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def follow_learned(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        apart = [(a, c) for a, c in zip(averages, current, strict=True) if a.data_ptr() != c.data_ptr()]
+        if apart:
+            follow(*map(list, zip(*apart, strict=True)), count)
+
+    average = AveragedModel(nn.Identity(), multi_avg_fn=follow_learned)
+    average.module = copy.deepcopy(module, {id(p): p for p in module.parameters() if not p.requires_grad})
+    return average
+
+
+def make_optimizer(module: nn.Module, learning: LearningConfig, rate: float) -> torch.optim.Optimizer:
+    """The optimiser of one player; parameters named ``log_std`` learn at ``lr.std``.
+
+    Raises:
+        ConfigError: torch.optim has no such class, or it does not take the betas
+    """
+    kind = getattr(torch.optim, learning.optimizer, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ConfigError(f"optimizer: torch.optim has no '{learning.optimizer}'; try Adam, AdamW or RAdam")
+    options: dict[str, Any] = {} if learning.betas is None else {"betas": learning.betas}
+    if learning.betas is not None and "betas" not in inspect.signature(kind).parameters:
+        raise ConfigError(f"betas: torch.optim.{learning.optimizer} takes none; set betas: null")
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        own = learning.lr.std if name.endswith("log_std") else rate
+        if parameter.requires_grad:
+            groups.setdefault(own, []).append(parameter)
+    try:
+        return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: torch.optim.{learning.optimizer} refuses this: {first_line(error)}") from error

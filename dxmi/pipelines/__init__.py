@@ -1,0 +1,1 @@
+"""Saved diffusers pipelines: loading by one set of rules, calling, drawing."""

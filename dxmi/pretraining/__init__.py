@@ -1,0 +1,1 @@
+"""Networks without a game: score matching, DDPM, reconstruction."""

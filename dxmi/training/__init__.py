@@ -1,0 +1,1 @@
+"""A run of the game, from config to products."""

@@ -1,0 +1,92 @@
+"""A finished run's pipeline for others: as it is, or of classes that diffusers ships (``dxmi export``)."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from safetensors import SafetensorError
+
+from dxmi.api import ConfigError, Sampler
+from dxmi.api.errors import first_line, require
+from dxmi.chains.draw import SamplerDraw, noise_rule
+from dxmi.config.checked import Checked
+from dxmi.config.run import TrainConfig
+from dxmi.config.yaml_files import read
+from dxmi.data.items import Items
+from dxmi.data.load import load_data
+from dxmi.data.streams import Stream
+from dxmi.evaluation.measure import Contender, measure_contenders, stamp
+from dxmi.evaluation.tables import card_figures, show
+from dxmi.runs.model_card import model_card
+
+
+def export(run: Path, mode: str, out: Path) -> None:
+    """Write the pipeline of ``run`` into ``out``; of a stock one the loss in quality is printed and in its card.
+
+    Args:
+        run: folder of a finished run
+        mode: exact copies the pipeline with its scheduler's source; stock needs no code but diffusers'
+        out: a folder that is not there yet
+
+    Raises:
+        ConfigError: the run is not finished or left no pipeline, ``out`` exists, or stock classes cannot say it
+    """
+    require(not out.exists(), f"--out: {out} exists; give another folder")
+    require((run / "run.yaml").is_file(), f"{run}: holds no run; give the folder that 'dxmi train' left")
+    if not (run / "pipeline" / "README.md").is_file() or not (run / "pipeline" / "model_index.json").is_file():
+        raise ConfigError(f"{run}: holds no finished run with a pipeline; 'dxmi train ... --resume' goes on with it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".") as near:  # whole or not at all
+        made = Path(near) / out.name
+        if mode == "exact":
+            shutil.copytree(run / "pipeline", made)
+        else:
+            save_stock(run, made)
+        made.rename(out)
+
+
+def save_stock(folder: Path, out: Path) -> None:
+    """The same network under a scheduler of diffusers' own, and its card with both rows of figures."""
+    config = Checked(TrainConfig, read(folder / "run.yaml"))
+    set_seed(config.values.seed)
+    run = config.build()
+    try:
+        run.sampler.load_pretrained(folder / "pipeline")
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"{folder}: its pipeline cannot be read: {first_line(error)}") from error
+    stock = run.sampler.stock()
+    evaluation = compare(run, {"exact": run.sampler, "stock": stock})
+    stock.save_pretrained(out)
+    if (folder / "pipeline" / "lora").is_dir():
+        shutil.copytree(folder / "pipeline" / "lora", out / "lora")
+    model_card(out, config.resolved, stock.steps, card_figures(evaluation), stock.call_options)
+    if evaluation is None:
+        Console().print("the run has no evaluators, so the loss in quality was not measured", style="dim")
+    else:
+        show(evaluation["rows"])
+
+
+def compare(run: TrainConfig, samplers: dict[str, Sampler]) -> dict[str, Any] | None:
+    """A row of figures for each sampler, from the same seeds; None without evaluators or stored data."""
+    if not run.evaluators or run.data is None:
+        return None
+    data, accelerator = load_data(run.data), Accelerator()
+    if not isinstance(data, Items | Stream):
+        return None
+    contenders = []
+    for name, sampler in samplers.items():
+        sampler.to(accelerator.device).eval()
+        contenders.append(Contender(name, sampler.steps, SamplerDraw(sampler, data.event_shape)))
+    reference = data.reference()
+    tell = partial(Console(stderr=True).print, style="dim", highlight=False)
+    rows = measure_contenders(contenders, run.evaluators, reference, run.seed, accelerator, tell, run.draw_batch)
+    noise, prompts = [noise_rule(found.draw) for found in contenders], getattr(run.sampler, "prompts", None) or ()
+    made = stamp(run.evaluators, reference.stamp(), run.seed, rows[0]["samples"], noise, prompts)
+    return {"rows": rows, "stamp": made}

@@ -1,0 +1,114 @@
+"""One process's share of a run: its state, and what is drawn from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration, set_seed
+from rich.console import Console
+from torch import Tensor
+
+from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
+from dxmi.api.errors import require
+from dxmi.chains.draw import SamplerDraw
+from dxmi.config.checked import Checked
+from dxmi.config.machine import check_memory, check_processes
+from dxmi.config.run import TrainConfig
+from dxmi.data.items import Draws, Items
+from dxmi.data.latent_cache import Encoded, cached
+from dxmi.data.load import Source, draw_batch, load_data
+from dxmi.evaluation.density_figures import Halves, halves
+from dxmi.game.algorithm import DxMI
+from dxmi.training.checks import check_players, check_value_guided
+from dxmi.training.initialise import event_shape, initialise, start_from_weights
+
+console = Console(stderr=True)
+
+
+class Session:
+    """One process's share of a run; one that is not ``fresh`` has its weights from a checkpoint later."""
+
+    def __init__(self, config: Checked[TrainConfig], out: Path, fresh: bool = True):
+        self.config, self.out = config, out
+        values = config.values
+        tracker = values.tracker
+        available = [str(known) for known in get_available_trackers()]
+        if tracker is not None and tracker not in available:
+            raise ConfigError(f"tracker: '{tracker}' is not installed here; give null or one of {', '.join(available)}")
+        require(0 <= values.seed < 2**32, f"seed: {values.seed} is not between 0 and 2^32 - 1")
+        set_seed(values.seed)
+        self.run = run = config.build()
+        self.data: Source | None = None if run.data is None else load_data(run.data)
+        self.shape = event_shape(run, self.data)
+        run.sampler.check(self.shape)
+        self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
+        check_players(run, self.data is not None, self.value_guided)
+        if self.value_guided:
+            check_value_guided(run, self.shape)
+        project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
+        self.accelerator = Accelerator(log_with=tracker, project_config=project)
+        check_processes(self.accelerator)
+        check_memory(run, self.shape, self.accelerator.device)
+        initialise(run, self.shape, self.data)
+        changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
+        self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
+        self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
+        self.main, self.said = self.accelerator.is_main_process, set[str]()
+        self.encoded: Encoded | None = None
+        for line in changed:
+            self.tell(f"energy_weights: learned with other options: {line}")
+
+    def encode_data(self) -> None:
+        """With ``data.cache``: what the sampler makes of all data, from disk or now."""
+        data = self.run.data
+        if isinstance(self.data, Items) and data is not None and data.cache is not None:
+            self.encoded = cached(self.data, self.run.sampler, Path(data.cache), self.accelerator, self.tell)
+
+    def halves(self) -> Halves:
+        """Samples of the known density that is learned from, or sampled."""
+        run = self.run
+        energy, tau = (self.data.energy, 1.0) if isinstance(self.data, Draws) else (run.energy, run.sampler.tau)
+        return halves(energy, tau, run.paths, run.seed)
+
+    def batch(self) -> tuple[Tensor | None, Tensor | None]:
+        """The data of the next round in the sampler's space and their conditions, on this process's device."""
+        if self.data is None or self.run.data is None:
+            return None, None
+        given = self.run.data, self.game.rounds, self.run.seed, self.accelerator
+        if self.encoded is None:
+            return self.run.sampler.encode(*draw_batch(self.data, *given))
+        x, cond = draw_batch(self.encoded, *given)
+        return x, cast(Tensor | None, cond)
+
+    def rollout_shape(self) -> tuple[int, ...]:
+        """(B,*S), in the sampler's space."""
+        batch_size = self.run.batch_size if self.run.data is None else self.run.data.batch_size
+        return (batch_size, *self.run.sampler.state_shape(self.shape))
+
+    def average(self) -> Sampler:
+        """The averaged sampler, which is the product."""
+        return cast(Sampler, self.game.ema.module)
+
+    def student(self, times: int = 1) -> Draw:
+        """What the run has made, to be drawn from, with the chain run ``times`` times on end."""
+        cost = Cost(self.run.energy, self.averaged_value(), self.run.sampler.steps)
+        return SamplerDraw(self.average().eval(), self.shape, cost, times)
+
+    def averaged_value(self) -> Energy | None:
+        """The value that the averaged sampler follows; the learned one where it follows none."""
+        average = self.game.value_ema
+        return self.run.value if average is None else cast(Energy, average.module)
+
+    def tell(self, message: str) -> None:
+        """A line for the person who waits."""
+        if self.main:
+            console.print(message, style="dim")
+
+    def note(self, message: str) -> None:
+        """The same, but each line once."""
+        if message not in self.said:
+            self.tell(message)
+        self.said.add(message)

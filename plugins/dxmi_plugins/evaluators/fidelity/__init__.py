@@ -1,0 +1,1 @@
+"""Images against reference images."""

@@ -1,0 +1,149 @@
+"""What is kept of a pass over the samples, and the figures that it gives. ``fidelity`` is the plugin."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from dxmi.api import ConfigError, Samples
+from dxmi_plugins.evaluators.extractors.base import Extractor
+from dxmi_plugins.evaluators.fidelity.frechet import PARTS, FrechetDistance, at_infinity, bootstrap, merged
+from dxmi_plugins.evaluators.fidelity.passes import KeptAccuracy, KeptFeatures, KeptMoments, KeptScore, Pass
+from dxmi_plugins.evaluators.fidelity.reference import Reference
+from dxmi_plugins.evaluators.fidelity.scores import SEED, kernel_distance, precision_recall
+
+
+class Wanted(NamedTuple):
+    """Metrics, and over which features."""
+
+    metrics: list[str]
+    extractor: Extractor
+    prc_extractor: Extractor
+    infinity: bool
+    resamples: int
+
+    def keepers(self, n: int, labels: Tensor | None) -> dict[str, Any]:
+        """What is kept of n samples, by name; labels (n,) are those that they were drawn at."""
+        e, found = self.extractor, dict[str, Any]()
+        if "fid" in self.metrics:
+            found["moments"] = KeptMoments(e.dimension, n, PARTS if self.infinity else 1)
+        if "kid" in self.metrics or self.resamples or ("prc" in self.metrics and self.prc_extractor is e):
+            found["features"] = KeptFeatures(e.dimension)
+        if "isc" in self.metrics:
+            found["isc"] = KeptScore(n, e.logits or 0)
+        if "accuracy" in self.metrics and labels is not None:
+            found["accuracy"] = KeptAccuracy(e.logits or 0, labels)
+        if "prc" in self.metrics and self.prc_extractor is not e:
+            found["prc"] = KeptFeatures(self.prc_extractor.dimension)
+        return found
+
+    def passes(self, keepers: dict[str, Any]) -> list[Pass]:
+        """Which extractor each keeper reads."""
+        main = Pass(self.extractor, [keeper for name, keeper in keepers.items() if name != "prc"])
+        return [p for p in (main, Pass(self.prc_extractor, [keepers[k] for k in keepers if k == "prc"])) if p.keepers]
+
+    def needs(self) -> dict[Extractor, list[str]]:
+        """The extractors that are used, and what is needed of the reference over each."""
+        kinds = [kind for metric, kind in (("fid", "moments"), ("kid", "features")) if metric in self.metrics]
+        found = {self.extractor: kinds} if set(self.metrics) != {"prc"} else {}
+        if "prc" in self.metrics and "features" not in found.setdefault(self.prc_extractor, []):
+            found[self.prc_extractor].append("features")
+        return found
+
+    def prepare(self, real: Reference | None, samples: Samples) -> None:
+        """Have networks and reference ready, so that what is wrong with them is found before a sample is drawn.
+
+        Raises:
+            ConfigError: weights are missing, or the reference is too small, unreadable or has other channels
+        """
+        for extractor in self.needs():
+            extractor.ready()
+        if real is not None:
+            self.check("reference images", real.size)
+            self.check_channels(real.images[0].shape)
+            for extractor, kinds in self.needs().items():
+                real.prepare(samples, extractor, kinds)
+
+    def figures(
+        self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: FrechetDistance | None
+    ) -> dict[str, float]:
+        """All figures by name, the same on every process."""
+        found: dict[str, float] = {}
+        features = keepers["features"].gathered(samples) if "features" in keepers else None
+        if "moments" in keepers:
+            to = published if real is None else real.distance(self.extractor)
+            assert to is not None
+            found |= self.distances(keepers["moments"], features, samples, to)
+        if "kid" in self.metrics and real is not None and features is not None:
+            mean, std = kernel_distance(features, real.features(self.extractor))
+            found |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
+        if "isc" in keepers:
+            mean, std = keepers["isc"].result(samples.reduce)
+            found |= {self.key("is", "is") + "_mean": mean, self.key("is", "is") + "_std": std}
+        if "prc" in self.metrics and real is not None:
+            own = keepers.get("prc")
+            drawn = features if own is None else own.gathered(samples)
+            assert drawn is not None
+            found |= precision_recall(drawn.to(self.prc_extractor.device), *real.support(self.prc_extractor))
+        return found | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
+
+    def distances(
+        self, kept: KeptMoments, features: Tensor | None, samples: Samples, distance: FrechetDistance
+    ) -> dict[str, float]:
+        """The Fréchet distance, with its limit and interval where they are wanted."""
+        parts, key = kept.reduced(samples), self.key("fid", "fd")
+        found = {key: distance(merged(parts).gaussian())}
+        if self.infinity:
+            found[f"{key}_inf"] = at_infinity(parts, distance)
+        if self.resamples and features is not None:
+            found[f"{key}_low"], found[f"{key}_high"] = bootstrap(features, distance, self.resamples, SEED)
+        return found
+
+    def key(self, inception: str, other: str) -> str:
+        """Inception's distances have names of their own; others carry the extractor's."""
+        return inception if self.extractor.name == "inception" else f"{other}_{self.extractor.name}"
+
+    def check(self, what: str, size: int) -> None:
+        """Raise ConfigError if "samples" or "reference images" are too few; warn where covariances are singular."""
+        least = 2 * PARTS if self.infinity else 4 if "prc" in self.metrics else 2
+        if size < least:
+            raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} {what} or more, there are {size}")
+        part = size // PARTS if self.infinity and what == "samples" else size
+        if "fid" in self.metrics and part <= self.extractor.dimension:
+            where = "samples in a part" if part < size else what
+            warnings.warn(
+                f"samples: {part} {where} for the {self.extractor.dimension} features of {self.extractor.name}: "
+                "the covariance is singular, and the distance says little",
+                stacklevel=3,
+            )
+
+    def checked(self, batches: Iterator[Tensor], real: Reference | None) -> Iterator[Tensor]:
+        """The samples' batches (B,C,H,W), as they come.
+
+        Raises:
+            ConfigError: they are of another size than the reference, or have other channels than an extractor reads
+        """
+        first = None
+        for batch in batches:
+            if first is None:
+                first = batch.shape[1:]
+                self.check_channels(first)
+                if real is not None and real.images[0].shape[1:] != first[1:]:
+                    raise ConfigError(f"samples are {tuple(first)}, the reference {tuple(real.images[0].shape)}")
+            if batch.shape[1:] != first:
+                raise ConfigError(f"samples are {tuple(batch.shape[1:])}, the first {tuple(first)}")
+            yield batch
+
+    def check_channels(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError if an extractor does not read images (C,H,W); say so if it reads grey ones as colour."""
+        for extractor in self.needs():
+            if len(shape) != 3 or shape[0] not in (extractor.channels, 1):
+                has = f"have {shape[0]}" if len(shape) == 3 else f"are {tuple(shape)}"
+                raise ConfigError(f"extractor: {extractor.name} reads {extractor.channels} channels, the images {has}")
+            if shape[0] != extractor.channels:
+                warnings.warn(
+                    f"extractor: {extractor.name} reads colour; grey images are shown to it as such", stacklevel=3
+                )
