@@ -26,8 +26,7 @@ from dxmi.game.algorithm import DxMI
 from dxmi.runs.energy import load_energy
 from dxmi.training.finish import finish
 from dxmi.training.session import Session
-from dxmi.training.train import play, start
-from dxmi.training.train import train
+from dxmi.training.train import play, start, train
 
 
 def run(config, out, **options):
@@ -71,9 +70,9 @@ def test_a_run_leaves_its_products(config, tmp_path, capsys):
 def test_an_energy_learns_against_a_chain_that_does_not(config, tmp_path, capsys):
     config |= {"sampler": {"name": "langevin", "steps": 3, "step_size": 0.01}, "compare_steps": [], "long_chain": 2}
     config["evaluators"] = [{"name": "fidelity", "extractor": str(EXTRACTOR), "metrics": ["fid"], "samples": 16}]
-    for start in ("noise", "data", "chains"):
-        config["game"] = {"start": start, "chains": 8}
-        out = run(config, tmp_path / start)
+    for kind in ("noise", "data", "chains"):
+        config["game"] = {"start": kind, "chains": 8}
+        out = run(config, tmp_path / kind)
         assert load_energy(out / "energy")(torch.zeros(2, 1, 8, 8)).shape == (2,)
         assert not (out / "pipeline").exists() and (out / "samples" / "step-000004.png").exists()
         assert [row["name"] for row in json.loads((out / "evaluation.json").read_text())["rows"]] == [
