@@ -45,11 +45,13 @@ def compare(
         configured(given, TrainConfig, "", energy_weights=str(alone)),
     )
     for config in (first, second):
-        require(0 <= given.seed < 2**32, f"--seed: {given.seed} is not between 0 and 2^32 - 1")
+        require(0 <= given.seed < 2**32, "--seed", f"{given.seed} is not between 0 and 2^32 - 1")
         config.build()
     if not given.resume:
         taken = any(path.exists() for path in (alone / "config.json", game / "run.yaml"))
-        require(not taken, f"--out: {given.out} already holds a run; give another folder, or --resume to go on with it")
+        require(
+            not taken, "--out", f"{given.out} already holds a run", "give another folder, or --resume to go on with it"
+        )
         write_cells(good.flatten(0, 2), given.out / "cells.parquet")
         pretrain(first, alone)
     train(second, game, given.resume)

@@ -47,8 +47,8 @@ def read_folder(folder: Path) -> tuple[list[Path], list[Photo]]:
     classes = [path for path in sorted(folder.glob("*")) if (path / "train" / "good").is_dir()]
     train = [file for path in classes for file in images(path / "train" / "good")]
     test = [photo for path in classes for photo in photos(path)]
-    require(bool(train), f"{folder}: there are no images in CLASS/train/good; give the folder of MVTec-AD")
-    require(bool(test), f"{folder}: there are no images in CLASS/test/DEFECT; give the folder of MVTec-AD")
+    require(bool(train), f"{folder}", "there are no images in CLASS/train/good", "give the folder of MVTec-AD")
+    require(bool(test), f"{folder}", "there are no images in CLASS/test/DEFECT", "give the folder of MVTec-AD")
     return train, test
 
 
@@ -59,10 +59,10 @@ def photos(folder: Path) -> list[Photo]:
         for file in images(kind):
             mask = None if kind.name == "good" else folder / "ground_truth" / kind.name / f"{file.stem}_mask.png"
             if mask is not None:
-                require(mask.is_file(), f"{file}: its mask {mask} is missing")
+                require(mask.is_file(), f"{file}", f"its mask {mask} is missing")
                 with Image.open(file) as image, Image.open(mask) as other:
                     own, theirs = image.size, other.size
-                require(own == theirs, f"{mask}: the mask has {theirs} pixels (W,H), its image {own}")
+                require(own == theirs, f"{mask}", f"the mask has {theirs} pixels (W,H), its image {own}")
             found.append(Photo(file, folder.name, mask))
     return found
 

@@ -37,7 +37,7 @@ class Energy(nn.Module, ABC):
             e = self(x, t, cond)
             if not e.requires_grad:
                 raise ConfigError(
-                    f"energy: {type(self).__name__} has no gradient; use a sampler without, as metropolis"
+                    "energy", f"{type(self).__name__} has no gradient", "use a sampler without, as metropolis"
                 )
             (gradient,) = torch.autograd.grad(e.sum(), x)
         return e.detach(), gradient
@@ -122,11 +122,11 @@ class Product(Energy):
         self.weights = [1.0] * len(experts) if weights is None else [float(w) for w in weights]
         shapes = {e.event_shape for e in experts if e.event_shape is not None}
         if not experts:
-            raise ConfigError("experts: give at least one")
+            raise ConfigError("experts", "give at least one")
         if len(self.weights) != len(experts):
-            raise ConfigError(f"weights: {len(self.weights)} of them for {len(experts)} experts; give one for each")
+            raise ConfigError("weights", f"{len(self.weights)} of them for {len(experts)} experts", "give one for each")
         if len(shapes) > 1:
-            raise ConfigError(f"experts: their event shapes differ: {', '.join(map(str, sorted(shapes)))}")
+            raise ConfigError("experts", f"their event shapes differ: {', '.join(map(str, sorted(shapes)))}")
         self.event_shape = next(iter(shapes), None)
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:

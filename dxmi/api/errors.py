@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 
 class ConfigError(ValueError):
-    """The message is one line that names the key or file and says what to do; the command line exits with status 2."""
+    """What the user gave is wrong. Printed it is one line, ``key: reason; cure``; the exit status is then 2.
+
+    Args:
+        key: what is wrong: the full path of a parameter, as ``sampler.guidance`` or ``data.label``, by its name in
+            Python and YAML, or a file or folder
+        reason: what is wrong with it
+        cure: what to do; empty where the reason says it
+    """
+
+    def __init__(self, key: str | Path, reason: str = "", cure: str = ""):
+        super().__init__(str(key), reason, cure)  # all three, so that it can be pickled
+        self.key, self.reason, self.cure = str(key), reason, cure
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, [": ".join(filter(None, [self.key, self.reason])), self.cure]))
+
+    def named(self, key: str) -> Self:
+        """The same of another key."""
+        return type(self)(key, self.reason, self.cure)
+
+    def under(self, place: str) -> Self:
+        """The same of the parameter that is called ``key`` in ``place``: ``under("sampler")`` of ``tau``."""
+        return self.named(".".join(filter(None, [place, self.key])))
+
+    def moved(self, old: str, new: str) -> Self:
+        """The same where ``old`` and what is below it is called ``new``."""
+        inside = self.key == old or self.key.startswith(f"{old}.")
+        return self.named(f"{new}{self.key[len(old) :]}".lstrip(".")) if inside else self
 
 
 def first_line(error: BaseException) -> str:
@@ -14,10 +43,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with ``message`` unless ``condition`` holds."""
+def require(condition: bool, key: str | Path, reason: str = "", cure: str = "") -> None:
+    """Raise ConfigError with these unless ``condition`` holds."""
     if not condition:
-        raise ConfigError(message)
+        raise ConfigError(key, reason, cure)
 
 
 def check_some(key: str, given: Sequence[str] | None, known: Sequence[str]) -> None:
@@ -26,6 +55,6 @@ def check_some(key: str, given: Sequence[str] | None, known: Sequence[str]) -> N
         return
     unknown = [name for name in given if name not in known]
     if not given:
-        raise ConfigError(f"{key}: the list is empty; give some of {', '.join(known)}")
+        raise ConfigError(key, "the list is empty", f"give some of {', '.join(known)}")
     if unknown:
-        raise ConfigError(f"{key}: {unknown[0]} is not one of {', '.join(known)}")
+        raise ConfigError(key, f"{unknown[0]} is not one of {', '.join(known)}")

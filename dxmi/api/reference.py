@@ -52,11 +52,13 @@ class Labelled(Dataset[Tensor]):
     ):
         for name, given in {"labels": labels, "classes": classes, "masks": masks}.items():
             if given is not None and len(given) != len(items):
-                raise ConfigError(f"{name}: there are {len(given)} for {len(items)} images; give one for each")
+                raise ConfigError(name, f"there are {len(given)} for {len(items)} images", "give one for each")
         if size is None and items.ndim == 4 and items.shape[1] in (1, 3):
             size = (items.shape[2], items.shape[3])
         if masks is not None and size is not None and tuple(masks.shape[1:]) != size:
-            raise ConfigError(f"masks: they are {tuple(masks.shape[1:])}, the images {size} (H,W); resize them alike")
+            raise ConfigError(
+                "masks", f"they are {tuple(masks.shape[1:])}, the images {size} (H,W)", "resize them alike"
+            )
         self.items, self.labels, self.classes, self.masks = items, labels, classes, masks
 
     def __len__(self) -> int:
@@ -87,6 +89,6 @@ def reference_samples(energy: Energy, n: int, generator: Generator | None = None
         stored = energy.reference()
     except NotImplementedError as error:
         raise ConfigError(
-            f"energy: {type(energy).__name__} has neither exact nor stored samples to compare others with"
+            "energy", f"{type(energy).__name__} has neither exact nor stored samples to compare others with"
         ) from error
     return DensitySamples(energy, stored[randperm(len(stored), generator=generator)[:n]], exact=False)

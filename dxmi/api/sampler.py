@@ -138,7 +138,7 @@ class Sampler(nn.Module, ABC):
         Raises:
             ConfigError: there is none, and which key would have to change
         """
-        raise ConfigError(f"sampler: {type(self).__name__} is no diffusers pipeline; there is nothing to export")
+        raise ConfigError("sampler", f"{type(self).__name__} is no diffusers pipeline", "there is nothing to export")
 
     @classmethod
     def describe(cls, source: str, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Sampler(nn.Module, ABC):
         Raises:
             ConfigError: such samplers have no source, or it is not one of theirs
         """
-        raise ConfigError(f"{source}: {cls.__name__} is made from no pipeline")
+        raise ConfigError(source, f"{cls.__name__} is made from no pipeline")
 
     def rivals(self) -> dict[str, Draw]:
         """What a user would pick instead of this sampler, by name."""

@@ -51,9 +51,9 @@ def run_chains(
     """
     shape, cost = (n, *event_shape(energy)), known_cost(energy, sampler, value)
     if start is not None:
-        require(tuple(start.shape) == shape, f"start: it is {tuple(start.shape)}, not {shape}")
+        require(tuple(start.shape) == shape, "start", f"it is {tuple(start.shape)}, not {shape}")
         if not start.isfinite().all():
-            raise ConfigError(f"start: chain {_first_bad(start)} is not finite")
+            raise ConfigError("start", f"chain {_first_bad(start)} is not finite")
     last, begin = sampler.steps, max(sampler.warmup, sampler.steps // 2)
     every = max(1, -(-(last - begin) // draws))
     traces, x = [], torch.empty(0)
@@ -92,7 +92,7 @@ def checked(energies: Tensor, where: str) -> Tensor:
 def event_shape(energy: Energy) -> tuple[int, ...]:
     """S of a known density. Raises ConfigError for a network."""
     if energy.event_shape is None:
-        raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
+        raise ConfigError("energy", f"{type(energy).__name__} is no known density: it states no event_shape")
     return energy.event_shape
 
 
@@ -107,13 +107,13 @@ def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) ->
     with torch.no_grad():
         found = tuple(energy(sampler.initial((2, *shape), Generator().manual_seed(0))).shape)
     require(
-        found == (2,), f"energy: {type(energy).__name__} returns {found} for (2, *{shape}); one number a row is due"
+        found == (2,), "energy", f"{type(energy).__name__} returns {found} for (2, *{shape})", "one number a row is due"
     )
     if value is None and sampler.sigmas is not None:
         try:
             value = Noised(energy, sampler.sigmas)
         except NotImplementedError as error:
-            raise ConfigError(f"value: {error}, so this sampler needs a value with time of its own") from error
+            raise ConfigError("value", f"{error}, so this sampler needs a value with time of its own") from error
     return Cost(energy, value, sampler.steps)
 
 

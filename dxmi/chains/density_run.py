@@ -33,7 +33,7 @@ def sample_density(config: Checked[ChainsConfig], out: Path) -> Path:
         FloatingPointError: a chain is not finite
     """
     if out.exists():
-        raise ConfigError(f"--out: {out} is already there; give another folder")
+        raise ConfigError("out", f"{out} is already there", "give another folder")
     torch.manual_seed(config.values.seed)
     run = config.build()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -80,14 +80,16 @@ def weigh_exact(
 def telling(sampler: Sampler) -> GaussianSampler:
     """The sampler, if its steps' laws and a noising chain are known. Raises ConfigError if not."""
     if not isinstance(sampler, GaussianSampler):
-        raise ConfigError(f"sampler: {type(sampler).__name__} does not tell its transitions, so it has no log-weights")
+        raise ConfigError(
+            "sampler", f"{type(sampler).__name__} does not tell its transitions, so it has no log-weights"
+        )
     try:
         place = next(iter([*sampler.parameters(), *sampler.buffers()]), torch.empty(0)).device
         one = torch.zeros(1, 1, device=place)
         sampler.noising(one, torch.zeros(1, dtype=torch.long, device=place))
         sampler.start_law(one)
     except NotImplementedError as error:
-        raise ConfigError(f"sampler: {error}") from error
+        raise ConfigError("sampler", f"{error}") from error
     return sampler
 
 

@@ -85,13 +85,13 @@ def require_log_weights(names: list[str], sampler: Sampler, energy: Energy) -> N
         try:
             telling(sampler)
         except ConfigError as error:
-            raise ConfigError(f"--metrics: {name}: {error}") from error
+            raise ConfigError("metrics", f"{name}: {error}") from error
         if name in FROM_EXACT and (warm or not has_exact_samples(energy)):
             why = f"these are at temperature 1, the sampler is at {sampler.tau}" if warm else f"{kind} has none"
-            raise ConfigError(f"--metrics: {name} needs exact samples, and {why}")
+            raise ConfigError("metrics", f"{name} needs exact samples, and {why}")
         if name == "log_z_exact" and (warm or energy.log_z is None):
             why = f"at temperature 1 only, the sampler is at {sampler.tau}" if warm else "not"
-            raise ConfigError(f"--metrics: log_z_exact: {kind} knows its log Z {why}")
+            raise ConfigError("metrics", f"log_z_exact: {kind} knows its log Z {why}")
 
 
 def tensors(drawn: Weighted) -> dict[str, Tensor]:

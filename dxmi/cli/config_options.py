@@ -18,17 +18,17 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     from dxmi.config.yaml_files import read
 
     if options.config and overrides and not Path(options.config).is_file():
-        raise ConfigError(f"{options.config}: no such file; give the config first, then --key VALUE")
+        raise ConfigError(options.config, "no such file", "give the config first, then --key VALUE")
     if options.help:
         print(options.own_help())
         print(help_text(kind, read(options.config, overrides) if options.config else {}, options.command))
         return None
     if options.config is None:
-        raise ConfigError(f"{options.command}: give a config file, such as configs/digits.yaml")
+        raise ConfigError(options.command, "give a config file, such as configs/digits.yaml")
     given = read(options.config, overrides)
     for key, command in {"sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
         if key in given and command != options.command and key not in kind.__dataclass_fields__:
-            raise ConfigError(f"{options.config}: is for 'dxmi {command}'")
+            raise ConfigError(options.config, f"is for 'dxmi {command}'")
     config = Checked(kind, given)
     if options.print_config:
         print(yaml.safe_dump(config.resolved, sort_keys=False), end="")

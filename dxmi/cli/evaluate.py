@@ -48,14 +48,14 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     for flag in overrides[:1]:
         known = flag.startswith(tuple(f"--{key}." for key in MAPPINGS))
-        require(known, f"{flag}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+        require(known, flag, "'evaluate' has no such option", "see 'dxmi evaluate --help'")
     if options.compare:
         refuse(options, overrides, IMAGES | OTHERS, "--compare takes two reports and nothing else")
         compare(*options.compare)
         return
-    require(options.source is not None, "evaluate: give a pipeline, a run, a folder of images or a dataset")
+    require(options.source is not None, "evaluate", "give a pipeline, a run, a folder of images or a dataset")
     if options.n is not None and options.n < 2:
-        raise ConfigError("-n: give at least 2")
+        raise ConfigError("-n", "give at least 2")
     if is_density_run(Path(options.source)):
         refuse(options, overrides, IMAGES, f"{options.source} is a run on a known density")
         run_density(options)
@@ -66,18 +66,18 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 def refuse(options: argparse.Namespace, overrides: list[str], flags: dict[str, str], why: str) -> None:
     """Raise ConfigError if one of these options was given, or an option of one."""
     for key, flag in flags.items():
-        require(getattr(options, key) is None, f"{flag}: {why}; leave it out")
-    require(not overrides, f"{''.join(overrides[:1])}: {why}; leave it out")
+        require(getattr(options, key) is None, flag, f"{why}", "leave it out")
+    require(not overrides, f"{''.join(overrides[:1])}", why, "leave it out")
 
 
 def run_density(options: argparse.Namespace) -> None:
     """``dxmi evaluate RUN`` of a run on a known density."""
     if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise ConfigError(f"--seed: {options.seed} is not between 0 and 2^32 - 1")
+        raise ConfigError("--seed", f"{options.seed} is not between 0 and 2^32 - 1")
     if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {options.out.parent}")
+        raise ConfigError("--out", f"there is no folder {options.out.parent}")
     if options.out is not None and options.out.is_dir():
-        raise ConfigError(f"--out: {options.out} is a folder; give a JSON file")
+        raise ConfigError("--out", f"{options.out} is a folder", "give a JSON file")
     quiet()
     from dxmi.evaluation.density_runs import evaluate_density_run
     from dxmi.evaluation.tables import show_density
@@ -95,8 +95,10 @@ def run_density(options: argparse.Namespace) -> None:
 
 def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate`` of a pipeline or of images."""
-    require(options.reference is not None, "--reference: give what to measure against: a dataset, a folder or an .npz")
-    require(options.seed is None, "--seed: samples of images have several; give --seeds")
+    require(
+        options.reference is not None, "--reference", "give what to measure against: a dataset, a folder or an .npz"
+    )
+    require(options.seed is None, "--seed", "samples of images have several", "give --seeds")
     given: dict[str, Any] = {
         **mappings(options, overrides),
         "metrics": names("--metrics", options.metrics),
@@ -119,7 +121,7 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     if isinstance(floor, dict):
         option = next(key for key in floor if key != "path")
         require(
-            floor["path"] not in (None, "none", "halves"), f"--floor.{option}: it is for a dataset, as --floor FILE"
+            floor["path"] not in (None, "none", "halves"), f"--floor.{option}", "it is for a dataset, as --floor FILE"
         )
     if floor == "none":
         chosen["floor"] = None
@@ -143,7 +145,7 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
     config = {key: dict(value) for key, value in plain.items()}
     overlay(config, overrides)
     for key in config:
-        require(key in plain, f"--{key}: 'evaluate' has no such option; see 'dxmi evaluate --help'")
+        require(key in plain, f"--{key}", "'evaluate' has no such option", "see 'dxmi evaluate --help'")
     return {key: config[key] if config[key] != plain[key] else next(iter(plain[key].values())) for key in plain}
 
 
@@ -171,7 +173,7 @@ def compare(first: Path, second: Path) -> None:
 def names(flag: str, given: str | None) -> list[str] | None:
     """``a,b`` as a list. Raises ConfigError if there is nothing in it."""
     found = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
-    require(found != [], f"{flag}: the list is empty; leave the option out for its default")
+    require(found != [], flag, "the list is empty", "leave the option out for its default")
     return found
 
 
@@ -180,5 +182,7 @@ def numbers(flag: str, given: str | None) -> list[int] | None:
     found = names(flag, given)
     if found is None:
         return None
-    require(all(name.removeprefix("-").isdecimal() for name in found), f"{flag}: {given} are not whole numbers, as 1,2")
+    require(
+        all(name.removeprefix("-").isdecimal() for name in found), f"{flag}", f"{given} are not whole numbers, as 1,2"
+    )
     return [int(name) for name in found]

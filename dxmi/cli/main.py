@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if overrides and not getattr(options, "takes_overrides", False):
             raise ConfigError(
-                f"{overrides[0]}: '{options.command}' has no such option; see 'dxmi {options.command} --help'"
+                f"{overrides[0]}", f"'{options.command}' has no such option", f"see 'dxmi {options.command} --help'"
             )
         COMMANDS[options.command](options, overrides)
     except ConfigError as error:
@@ -82,9 +82,9 @@ def contents(folder: Path) -> str:
 def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi score``."""
     if options.classes and not options.labels:
-        raise ConfigError("--classes: AUROC needs labels; give --labels too")
+        raise ConfigError("--classes", "AUROC needs labels", "give --labels too")
     if options.json and not options.json.parent.is_dir():
-        raise ConfigError(f"--json: there is no folder {options.json.parent}")
+        raise ConfigError("--json", f"there is no folder {options.json.parent}")
     quiet()
     from dxmi.config.data import DataConfig
     from dxmi.evaluation.energy_scores import score, score_labelled

@@ -32,4 +32,4 @@ class ChainsConfig:
 
     def __post_init__(self) -> None:
         for key in ("chains", "draws", "watch"):
-            require(getattr(self, key) >= 1, f"{key}: {getattr(self, key)} is not positive")
+            require(getattr(self, key) >= 1, key, f"{getattr(self, key)} is not positive")

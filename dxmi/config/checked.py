@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import make_dataclass
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import is_dataclass, make_dataclass
+from pydoc import locate
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from dxmi.api import ConfigError
-from dxmi.config.plugin_syntax import contract, expand_options
+from dxmi.api.errors import first_line
+from dxmi.config.plugin_syntax import contract, expand_options, hints_of
 
 T = TypeVar("T")
-
-
-E = TypeVar("E", bound=BaseException)
 
 
 def one_line(error: Exception) -> str:
@@ -36,18 +34,13 @@ def one_line(error: Exception) -> str:
     return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
 
 
-def causes(error: BaseException | None, kind: type[E]) -> Iterator[E]:
-    """The errors of one kind among an error and what caused it."""
-    while error is not None:
-        if isinstance(error, kind):
-            yield error
-        error = error.__cause__ or error.__context__
-
-
-def build_plugin(kind: type[T], value: Any) -> T:
-    """One plugin from its dialect, ``{name: ..., options}``. Raises ConfigError as ``Checked`` does."""
+def build_plugin(kind: type[T], value: Any, key: str = "") -> T:
+    """One plugin from its dialect, ``{name: ..., options}``. Raises ConfigError as ``Checked`` does, below ``key``."""
     holder = make_dataclass("Holder", [("plugin", kind)])
-    return cast(T, Checked(holder, {"plugin": value}).build().plugin)  # type: ignore[attr-defined]
+    try:
+        return cast(T, Checked(holder, {"plugin": value}).build().plugin)  # type: ignore[attr-defined]
+    except ConfigError as error:
+        raise error.moved("plugin", key) from error
 
 
 class Checked(Generic[T]):
@@ -70,7 +63,30 @@ class Checked(Generic[T]):
         Raises:
             ConfigError: a constructor refuses its options
         """
-        try:
-            return self.kind(**self.parser.instantiate(self.values).as_dict())
-        except (ValueError, TypeError) as error:
-            raise next(causes(error, ConfigError), ConfigError(one_line(error))) from error
+        return cast(T, construct(self.kind, self.values))
+
+
+def construct(kind: Any, options: Namespace) -> Any:
+    """``kind(**options)`` with everything in it built. A plugin names its options alone, their place is added here."""
+    hints = hints_of(kind)
+    arguments = {name: built(value, hints[name], name) for name, value in vars(options).items()}
+    try:
+        return kind(**arguments)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError("", f"{kind.__name__} refuses its options: {first_line(error)}") from error
+
+
+def built(value: Any, hint: Any, key: str) -> Any:
+    """What a checked value describes: plugins and dataclasses as objects, at any depth."""
+    if isinstance(value, list):
+        return [built(v, next(iter(get_args(hint)), Any), f"{key}.{i}") for i, v in enumerate(value)]
+    if not isinstance(value, Namespace):
+        return value
+    if "class_path" not in value:
+        return construct(next(k for k in (hint, *get_args(hint)) if is_dataclass(k)), value)
+    try:
+        return construct(locate(value.class_path), value.init_args)
+    except ConfigError as error:
+        raise error.under(key) from error

@@ -52,15 +52,17 @@ class DataConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        require((self.path is None) != (self.density is None), "data: give either a path or a density")
+        require((self.path is None) != (self.density is None), "data", "give either a path or a density")
         for key in ("batch_size", "size", "buffer", "reference"):
             value = getattr(self, key)
-            require(value is None or value >= 1, f"data.{key}: {value} is not positive")
+            require(value is None or value >= 1, f"data.{key}", f"{value} is not positive")
         if self.density is not None:
             stored = ("column", "label", "caption", "split", "subset", "size", "crop", "flip", "streaming", "cache")
             self.refuse(*stored, what="draws of a density have none")
-        require(self.label is None or self.caption is None, "data.caption: items have a label or a caption, not both")
-        require(self.crop == "centre" or self.size is not None, "data.crop: random needs data.size, the square's side")
+        require(self.label is None or self.caption is None, "data.caption", "items have a label or a caption, not both")
+        require(
+            self.crop == "centre" or self.size is not None, "data.crop", "random needs data.size, the square's side"
+        )
         if self.cache is not None:
             self.refuse("crop", "flip", what="data.cache keeps each image as it is")
             self.refuse("streaming", what="data.cache needs the data to end")
@@ -70,4 +72,4 @@ class DataConfig:
     def refuse(self, *keys: str, what: str) -> None:
         """Raise ConfigError if one of these keys has another value than its default."""
         for key in keys:
-            require(getattr(self, key) == getattr(DataConfig, key), f"data.{key}: {what}; leave it out")
+            require(getattr(self, key) == getattr(DataConfig, key), f"data.{key}", what, "leave it out")

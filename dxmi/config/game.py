@@ -74,26 +74,31 @@ class GameConfig:
     reinit: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.avr <= 1, f"game.avr: {self.avr} is not between 0 and 1")
+        require(0 <= self.avr <= 1, "game.avr", f"{self.avr} is not between 0 and 1")
         for key in ("chains", "value_steps"):
-            require(getattr(self, key) >= 1, f"game.{key}: {getattr(self, key)} is not positive")
-        require(0 <= self.noised <= 1, f"game.noised: {self.noised} is no share")
-        require(self.noised == 0 or self.trace == 0, "game.noised: TD(lambda) follows whole rollouts; leave one at 0")
-        require(self.explore > 0, f"game.explore: {self.explore} is not positive")
-        require(0 <= self.trace <= 1, f"game.trace: {self.trace} is not between 0 and 1")
-        require(0 <= self.target < 1, f"game.target: {self.target} is not in [0, 1)")
+            require(getattr(self, key) >= 1, f"game.{key}", f"{getattr(self, key)} is not positive")
+        require(0 <= self.noised <= 1, "game.noised", f"{self.noised} is no share")
+        require(
+            self.noised == 0 or self.trace == 0, "game.noised", "TD(lambda) follows whole rollouts", "leave one at 0"
+        )
+        require(self.explore > 0, "game.explore", f"{self.explore} is not positive")
+        require(0 <= self.trace <= 1, "game.trace", f"{self.trace} is not between 0 and 1")
+        require(0 <= self.target < 1, "game.target", f"{self.target} is not in [0, 1)")
         require(
             self.trace == 0 or self.explore == 1,
-            "game.explore: TD(lambda) follows the rollout's own noise; leave explore at 1, or trace at 0",
+            "game.explore",
+            "TD(lambda) follows the rollout's own noise",
+            "leave explore at 1, or trace at 0",
         )
         noisier = self.loss == "n2ce"
-        require(noisier or self.magnitude is None, "game.magnitude: it is for loss: n2ce; leave it out")
-        require(not noisier or self.magnitude is not None, "game.magnitude: n2ce needs one, such as 100")
+        require(noisier or self.magnitude is None, "game.magnitude", "it is for loss: n2ce", "leave it out")
+        require(not noisier or self.magnitude is not None, "game.magnitude", "n2ce needs one, such as 100")
         require(
             self.magnitude is None or 1 <= self.magnitude < math.inf,
-            f"game.magnitude: {self.magnitude} is not 1 or more",
+            "game.magnitude",
+            f"{self.magnitude} is not 1 or more",
         )
-        require(0 <= self.reinit < 1, f"game.reinit: {self.reinit} is not in [0, 1)")
-        require(self.reinit == 0 or self.start == "chains", "game.reinit: it is for start: chains; leave it out")
+        require(0 <= self.reinit < 1, "game.reinit", f"{self.reinit} is not in [0, 1)")
+        require(self.reinit == 0 or self.start == "chains", "game.reinit", "it is for start: chains", "leave it out")
         for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup", "imitate"):
-            require(getattr(self, key) >= 0, f"game.{key}: {getattr(self, key)} is negative")
+            require(getattr(self, key) >= 0, f"game.{key}", f"{getattr(self, key)} is negative")

@@ -18,7 +18,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for key, limit in vars(self).items():
-            require(limit is None or limit > 0, f"clip.{key}: {limit} is not positive; null does not clip")
+            require(limit is None or limit > 0, f"clip.{key}", f"{limit} is not positive", "null does not clip")
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class RatesConfig:
 
     def __post_init__(self) -> None:
         for key, rate in vars(self).items():
-            require(rate is None or rate > 0, f"lr.{key}: {rate} is not positive")
+            require(rate is None or rate > 0, f"lr.{key}", f"{rate} is not positive")
 
 
 @dataclass(kw_only=True)
@@ -64,5 +64,5 @@ class LearningConfig:
     ema: float = 0.99
 
     def __post_init__(self) -> None:
-        require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
-        require(all(0 <= b < 1 for b in self.betas or ()), f"betas: {self.betas} are not in [0, 1)")
+        require(0 <= self.ema < 1, "ema", f"{self.ema} is not in [0, 1)")
+        require(all(0 <= b < 1 for b in self.betas or ()), "betas", f"{self.betas} are not in [0, 1)")

@@ -19,7 +19,7 @@ def check_processes(accelerator: Accelerator) -> None:
     started = os.environ.get("WORLD_SIZE", "1")
     if started != "1" and accelerator.num_processes == 1:
         advice = "on CPUs set ACCELERATE_USE_CPU=true"
-        raise ConfigError(f"WORLD_SIZE: {started} processes were started, and each would run alone; {advice}")
+        raise ConfigError("WORLD_SIZE", f"{started} processes were started, and each would run alone", f"{advice}")
 
 
 def check_memory(run: TrainConfig, shape: tuple[int, ...], device: torch.device) -> None:
@@ -34,7 +34,7 @@ def check_memory(run: TrainConfig, shape: tuple[int, ...], device: torch.device)
         need = (states + beside) * math.prod(shape) * torch.get_default_dtype().itemsize
         if need > free:
             room = f"{need / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free; lower it"
-            raise ConfigError(f"{key}: {states} states of {math.prod(shape)} numbers take {room}")
+            raise ConfigError(key, f"{states} states of {math.prod(shape)} numbers take {room}")
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -48,31 +48,35 @@ def expand_plugin(value: Any, group: str, key: str) -> dict[str, Any]:
     options = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{key}: give a plugin as {{name: ..., options}}; 'dxmi plugins' lists the names")
+        raise ConfigError(key, "give a plugin as {name: ..., options}", "'dxmi plugins' lists the names")
     try:
         kind = plugins.load(group, name)
     except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(key, f"{error}") from error
     return {"class_path": plugins.class_path(kind), "init_args": expand_options(options, kind, key)}
+
+
+def hints_of(kind: Any, key: str = "") -> dict[str, Any]:
+    """The types of a class's arguments, by name. Raises ConfigError, which names ``key``, if one cannot be told."""
+    try:
+        return get_type_hints(kind if dataclasses.is_dataclass(kind) else inspect.unwrap(kind.__init__))
+    except NameError as error:  # an annotation in a string that names what is imported for type checkers alone
+        raise ConfigError(key, f"{kind.__qualname__} has an annotation that cannot be resolved: {error}") from error
 
 
 def expand_options(options: dict[str, Any], kind: Any, key: str) -> dict[str, Any]:
     """The arguments of a class, each expanded by its own type."""
-    constructor = inspect.unwrap(kind.__init__)
-    known = [p for p in inspect.signature(constructor).parameters if p != "self"]
-    try:
-        hints = get_type_hints(kind if dataclasses.is_dataclass(kind) else constructor)
-    except NameError as error:  # an annotation in a string that names what is imported for type checkers alone
-        raise ConfigError(f"{key}: {kind.__qualname__} has an annotation that cannot be resolved: {error}") from error
+    known = [p for p in inspect.signature(inspect.unwrap(kind.__init__)).parameters if p != "self"]
+    hints = hints_of(kind, key)
     for option in options:
         path = f"{key}.{option}" if key else option
         if option not in known:
             near = get_close_matches(str(option), known, n=2) or known
-            raise ConfigError(f"{path}: no such key; nearest: {', '.join(near)}" if near else f"{path}: no such key")
+            raise ConfigError(path, "no such key", f"nearest: {', '.join(near)}" if near else "")
         if option not in hints:
-            raise ConfigError(f"{path}: {kind.__qualname__} does not say of which type it is")
+            raise ConfigError(path, f"{kind.__qualname__} does not say of which type it is")
         if options[option] is None and hints[option] is not Any and type(None) not in get_args(hints[option]):
-            raise ConfigError(f"{path}: it cannot be null; leave it out for its default")
+            raise ConfigError(path, "it cannot be null", "leave it out for its default")
     return {k: expand(v, hints[k], f"{key}.{k}" if key else k) for k, v in options.items()}
 
 

@@ -42,12 +42,12 @@ class Plugin:
     def load(self) -> Any:
         """Import the class. Raises ConfigError with the reason if that fails or two distributions claim the name."""
         if len(self.claims) > 1:
-            raise ConfigError(f"{self.name}: {twice(self.claims)}; uninstall one of them")
+            raise ConfigError(self.name, f"{twice(self.claims)}", "uninstall one of them")
         try:
             return self.claims[0].load()
         except (Exception, SystemExit) as error:  # a plugin's module may raise anything; the reason is passed on
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise ConfigError(f"{self.name}: the plugin {self.value} fails to import: {reason}") from error
+            raise ConfigError(self.name, f"the plugin {self.value} fails to import: {reason}") from error
 
 
 def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
@@ -76,7 +76,7 @@ def load(group: str, name: str) -> Any:
     if name not in found:
         near = get_close_matches(name, found, n=3) or sorted(found)
         kind = group.removeprefix("dxmi.")
-        raise ConfigError(f"no plugin '{name}' among the {kind}; nearest: {', '.join(near)} (see 'dxmi plugins')")
+        raise ConfigError(f"no plugin '{name}' among the {kind}; nearest", f"{', '.join(near)} (see 'dxmi plugins')")
     return found[name].load()
 
 
@@ -86,7 +86,7 @@ def name_of(path: str) -> str:
         imported = plugin.problem is None and plugin.claims[0].module in sys.modules
         if imported and class_path(plugin.load()) == path:
             return plugin.name
-    raise ConfigError(f"{path} is not installed under any name")
+    raise ConfigError(path, "it is not installed under any name")
 
 
 def class_path(kind: Any) -> str:
@@ -109,7 +109,7 @@ def imported_problem(plugin: Plugin) -> str | None:
     try:
         plugin.load()
     except ConfigError as error:
-        return str(error).split(": ", 1)[1]
+        return "; ".join(filter(None, [error.reason, error.cure]))
     return None
 
 

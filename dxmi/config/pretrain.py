@@ -63,48 +63,59 @@ class PretrainConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps: {self.steps} train nothing; give 1 or more")
-        require(self.lr > 0 and self.clip > 0 and self.warmup >= 0, "lr and clip are positive, warmup is not negative")
-        require(0 <= self.ema < 1, f"ema: {self.ema} is not in [0, 1)")
+        require(self.steps >= 1, "steps", f"{self.steps} train nothing", "give 1 or more")
+        for key in ("lr", "clip"):
+            require(getattr(self, key) > 0, key, f"{getattr(self, key)} is not positive")
+        require(self.warmup >= 0, "warmup", f"{self.warmup} is negative")
+        require(0 <= self.ema < 1, "ema", f"{self.ema} is not in [0, 1)")
         self._check_objective()
         self._check_network()
 
     def _check_objective(self) -> None:
         kind = self.objective
         if kind == "denoising":
-            require(self.sigma is not None and self.sigma > 0, f"sigma: {self.sigma} is no std of noise; give one")
+            require(self.sigma is not None and self.sigma > 0, "sigma", f"{self.sigma} is no std of noise", "give one")
         else:
-            require(self.sigma is None, f"sigma: objective {kind} does not use it; leave it out")
+            require(self.sigma is None, "sigma", f"objective {kind} does not use it", "leave it out")
         require(
             self.probes is None or kind in ("hutchinson", "sliced"),
-            f"probes: objective {kind} uses none; leave it out",
+            "probes",
+            f"objective {kind} uses none",
+            "leave it out",
         )
         require(
             self.anneal_power is None or kind == "multi_noise",
-            f"anneal_power: objective {kind} does not use it; leave it out",
+            "anneal_power",
+            f"objective {kind} does not use it",
+            "leave it out",
         )
         require(
             self.anneal_power is None or math.isfinite(self.anneal_power),
-            f"anneal_power: {self.anneal_power} is not finite",
+            "anneal_power",
+            f"{self.anneal_power} is not finite",
         )
         require(
             not self.noise or kind in ("ddpm", "multi_noise"),
-            f"noise: objective {kind} has no noise levels; leave it out",
+            "noise",
+            f"objective {kind} has no noise levels",
+            "leave it out",
         )
 
     def _check_network(self) -> None:
         kind = self.objective
         levels = kind in ("ddpm", "multi_noise")
-        require(not levels or self.energy is None, f"energy: objective {kind} has many noise levels; leave it out")
-        require(kind != "ddpm" or self.score is None, "score: objective ddpm trains a UNet; leave it out")
+        require(not levels or self.energy is None, "energy", f"objective {kind} has many noise levels", "leave it out")
+        require(kind != "ddpm" or self.score is None, "score", "objective ddpm trains a UNet", "leave it out")
         if kind == "reconstruction":
-            require(self.score is None, "score: objective reconstruction trains an energy; leave it out")
-            require(self.energy is not None, "energy: name an autoencoder, as sphere_autoencoder")
+            require(self.score is None, "score", "objective reconstruction trains an energy", "leave it out")
+            require(self.energy is not None, "energy", "name an autoencoder, as sphere_autoencoder")
         require(
             levels or (self.energy is None) != (self.score is None),
-            f"objective: {kind} trains either an energy or a score; give one of them",
+            "objective",
+            f"{kind} trains either an energy or a score",
+            "give one of them",
         )
         unet = levels and self.score is None
-        require(not self.unet or unet, "unet: no UNet is trained here; leave it out")
-        require(self.data.label is None or unet, "data.label: only UNets learn classes here; leave it out")
+        require(not self.unet or unet, "unet", "no UNet is trained here", "leave it out")
+        require(self.data.label is None or unet, "data.label", "only UNets learn classes here", "leave it out")
         self.data.refuse("caption", "cache", what="nothing here reads texts or encodes")

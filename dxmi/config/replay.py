@@ -39,20 +39,29 @@ class ReplayConfig:
 
     def __post_init__(self) -> None:
         for key in ("size", "batch", "steps"):
-            require(getattr(self, key) >= 1, f"replay.{key}: {getattr(self, key)} is not positive")
-        require(self.every is None or self.every >= 1, f"replay.every: {self.every} is not a number of rounds; give 1")
-        require(self.priority >= 0, f"replay.priority: {self.priority} is negative")
+            require(getattr(self, key) >= 1, f"replay.{key}", f"{getattr(self, key)} is not positive")
         require(
-            self.fill is not None or self.every is not None, "replay: it stays empty; name chains to fill it, or every"
+            self.every is None or self.every >= 1, "replay.every", f"{self.every} is not a number of rounds", "give 1"
         )
-        require(self.refine is None or self.every is not None, "replay.refine: no own ends are kept; give every")
+        require(self.priority >= 0, "replay.priority", f"{self.priority} is negative")
+        require(
+            self.fill is not None or self.every is not None,
+            "replay",
+            "it stays empty",
+            "name chains to fill it, or every",
+        )
+        require(self.refine is None or self.every is not None, "replay.refine", "no own ends are kept", "give every")
         require(
             self.learn == "td" or self.priority == 0,
-            "replay.priority: denoise takes the states for draws from the density; leave it at 0",
+            "replay.priority",
+            "denoise takes the states for draws from the density",
+            "leave it at 0",
         )
         require(
             self.learn == "td" or self.fill is not None or self.refine is not None,
-            "replay.learn: denoise takes the states for draws from the density; name chains that fill or refine",
+            "replay.learn",
+            "denoise takes the states for draws from the density",
+            "name chains that fill or refine",
         )
 
     def check(self, tau: float) -> None:
@@ -60,9 +69,11 @@ class ReplayConfig:
         for key in ("fill", "refine"):
             chain = getattr(self, key)
             if isinstance(chain, GaussianSampler):
-                raise ConfigError(f"replay.{key}: {type(chain).__name__} has to learn itself; take chains, as mala")
+                raise ConfigError(
+                    f"replay.{key}", f"{type(chain).__name__} has to learn itself", "take chains, as mala"
+                )
             if chain is not None and chain.tau != tau:
-                raise ConfigError(f"replay.{key}.tau: {chain.tau} is not the sampler's, {tau}")
+                raise ConfigError(f"replay.{key}.tau", f"{chain.tau} is not the sampler's, {tau}")
         if self.refine is not None and not self.refine.stationary:
             kind = type(self.refine).__name__
-            raise ConfigError(f"replay.refine: {kind} changes the density; take chains that keep it, as mala")
+            raise ConfigError("replay.refine", f"{kind} changes the density", "take chains that keep it, as mala")

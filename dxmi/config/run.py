@@ -28,7 +28,7 @@ class EveryConfig:
 
     def __post_init__(self) -> None:
         for key, rounds in vars(self).items():
-            require(rounds >= 1, f"every.{key}: {rounds} is not a number of rounds; give 1 or more")
+            require(rounds >= 1, f"every.{key}", f"{rounds} is not a number of rounds", "give 1 or more")
 
 
 @dataclass(kw_only=True)
@@ -50,9 +50,9 @@ class ProxyConfig:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"proxy.every: {self.every} is not a number of rounds; give 1 or more")
-        require(self.samples >= 2, f"proxy.samples: {self.samples} are too few; give 2 or more")
-        require(self.patience is None or self.patience >= 1, f"proxy.patience: {self.patience} is not positive")
+        require(self.every >= 1, "proxy.every", f"{self.every} is not a number of rounds", "give 1 or more")
+        require(self.samples >= 2, "proxy.samples", f"{self.samples} are too few", "give 2 or more")
+        require(self.patience is None or self.patience >= 1, "proxy.patience", f"{self.patience} is not positive")
 
 
 @dataclass(kw_only=True)
@@ -105,9 +105,9 @@ class TrainConfig(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.steps >= 1, f"steps: {self.steps} rounds train nothing; give 1 or more")
-        require(self.paths >= 2, f"paths: {self.paths} are too few; give 2 or more")
-        require(self.long_chain is None or self.long_chain >= 1, f"long_chain: {self.long_chain} is not positive")
+        require(self.steps >= 1, "steps", f"{self.steps} rounds train nothing", "give 1 or more")
+        require(self.paths >= 2, "paths", f"{self.paths} are too few", "give 2 or more")
+        require(self.long_chain is None or self.long_chain >= 1, "long_chain", f"{self.long_chain} is not positive")
         for key in ("batch_size", "draw_batch"):
-            require(getattr(self, key) >= 1, f"{key}: {getattr(self, key)} is not positive")
-        require(min(self.compare_steps, default=1) >= 1, f"compare_steps: {self.compare_steps} are not all positive")
+            require(getattr(self, key) >= 1, key, f"{getattr(self, key)} is not positive")
+        require(min(self.compare_steps, default=1) >= 1, "compare_steps", f"{self.compare_steps} are not all positive")

@@ -23,11 +23,11 @@ def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]
     try:
         found = yaml.load(Path(path).read_text(), Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ConfigError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(path, f"is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: is not a YAML mapping of keys to values")
+        raise ConfigError(path, "is not a YAML mapping of keys to values")
     config: dict[str, Any] = absolute(found, Path(path).resolve().parent)
     overlay(config, overrides or [])
     return config
@@ -44,7 +44,7 @@ def overlay(config: dict[str, Any], overrides: list[str]) -> None:
         key, equals, value = key.partition("=")
         value = value if equals else next(given, "")
         if not key.startswith("--") or not (equals or value):
-            raise ConfigError(f"{key}: give overrides as --key.sub VALUE")
+            raise ConfigError(key, "give overrides as --key.sub VALUE")
         try:
             parsed = yaml.load(value, Loader)
         except yaml.YAMLError:
@@ -76,7 +76,7 @@ def put(config: Any, keys: list[str], value: Any) -> None:
     if isinstance(config, list):
         if not key.isdigit() or int(key) >= len(config):
             raise ConfigError(
-                f"'{key}' is no position in a list of {len(config)}; count from 0, as --evaluators.0.samples"
+                key, f"it is no position in a list of {len(config)}", "count from 0, as --evaluators.0.samples"
             )
         key = int(key)
     if len(keys) == 1:

@@ -50,9 +50,9 @@ class FeatureMaps(nn.Module):
     def __init__(self, backbone: str = "google/efficientnet-b4", size: int = 224, grid: int = 14):
         super().__init__()
         if size < LEAST:
-            raise ConfigError(f"size: {size} pixels are too few for a stride of 16; give {LEAST} or more")
+            raise ConfigError("size", f"{size} pixels are too few for a stride of 16", f"give {LEAST} or more")
         if grid < 1:
-            raise ConfigError(f"grid: {grid} is not positive")
+            raise ConfigError("grid", f"{grid} is not positive")
         self.network, self.size, self.grid = load_efficientnet(backbone), size, grid
 
     def train(self, mode: bool = True) -> FeatureMaps:
@@ -69,7 +69,7 @@ class FeatureMaps(nn.Module):
         states = self.network(images, output_hidden_states=True).hidden_states
         last = {state.shape[-2:]: state for state in states}  # later blocks of one size replace earlier ones
         if len(last) < LEVELS:
-            raise ConfigError(f"backbone: it has maps of {len(last)} sizes, and strides 2, 4, 8, 16 are 4 of them")
+            raise ConfigError("backbone", f"it has maps of {len(last)} sizes, and strides 2, 4, 8, 16 are 4 of them")
         levels = [
             interpolate(state, (self.grid, self.grid), mode="bilinear", align_corners=True)
             for state in list(last.values())[:LEVELS]
@@ -86,7 +86,7 @@ class FeatureMaps(nn.Module):
             ConfigError: there are no files, or one is no readable image
         """
         if not files:
-            raise ConfigError("files: there are no images to take features of")
+            raise ConfigError("files", "there are no images to take features of")
         path = None if cache is None else cache / f"features-{self.key(files)}.safetensors"
         if path is not None and path.is_file():
             try:
@@ -120,15 +120,17 @@ def load_efficientnet(backbone: str) -> nn.Module:
     try:
         kind = AutoConfig.from_pretrained(backbone).model_type
         if kind != "efficientnet":  # transformers would fill an EfficientNet with noise
-            raise ConfigError(f"backbone: {backbone} is of the type {kind}; give an EfficientNet")
+            raise ConfigError("backbone", f"{backbone} is of the type {kind}", "give an EfficientNet")
         network, report = EfficientNetModel.from_pretrained(backbone, output_loading_info=True)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"backbone: {backbone} is neither here nor on the hub: {reason}") from error
+        raise ConfigError("backbone", f"{backbone} is neither here nor on the hub: {reason}") from error
     if report["missing_keys"]:
-        raise ConfigError(f"backbone: {backbone} lacks the weights {sorted(report['missing_keys'])[0]} and maybe more")
+        raise ConfigError(
+            "backbone", f"{backbone} lacks the weights {sorted(report['missing_keys'])[0]} and maybe more"
+        )
     return network.requires_grad_(False).eval()  # type: ignore[no-any-return]
 
 
@@ -138,7 +140,7 @@ def read_image(file: Path, size: int) -> Tensor:
         with Image.open(file) as image:
             pixels = np.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{file}: this is no readable image: {error}") from error
+        raise ConfigError(file, f"this is no readable image: {error}") from error
     standard: Tensor = standardise(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, *map(list, IMAGENET))
     return standard
 
@@ -148,7 +150,7 @@ def readable(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{file}: it cannot be read: {error}") from error
+        raise ConfigError(file, f"it cannot be read: {error}") from error
 
 
 def save_whole(maps: Tensor, path: Path) -> None:

@@ -81,7 +81,7 @@ class Items(Dataset[Tensor]):
 
     def rows(self, number: int, size: int, seed: int, rank: int, world: int) -> Tensor:
         """Which items are in that batch, (size,)."""
-        require(len(self) >= world, f"data.path: {len(self)} items are too few for {world} processes")
+        require(len(self) >= world, "data.path", f"{len(self)} items are too few for {world} processes")
         together = min(size, len(self) // world) * world
         per_epoch = len(self) // together
         start = (number % per_epoch) * together
@@ -157,7 +157,7 @@ class Draws:
         try:
             self.event_shape = tuple(energy.sample(1, Generator().manual_seed(0)).shape[1:])
         except NotImplementedError as error:
-            raise ConfigError(f"data.density: {error}; take one that has, such as gaussian_mixture") from error
+            raise ConfigError("data.density", f"{error}", "take one that has, such as gaussian_mixture") from error
 
     def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch ``number`` (0, 1, …) of process ``rank``: (size,*S), a function of seed, number and rank alone."""

@@ -51,14 +51,13 @@ def cached(
 
 def share(failed: Exception | None, accelerator: Accelerator) -> None:
     """Wait for the main process, and raise on every one what it failed with: a ConfigError, or a RuntimeError."""
-    told = [None if failed is None else (isinstance(failed, ConfigError), first_line(failed))]
+    told = [failed if failed is None or isinstance(failed, ConfigError) else first_line(failed)]
     if accelerator.num_processes > 1:
         broadcast_object_list(told)
     if failed is not None:
         raise failed
     if told[0] is not None:
-        wrong, line = told[0]
-        raise ConfigError(line) if wrong else RuntimeError(f"the main process failed: {line}")
+        raise told[0] if isinstance(told[0], ConfigError) else RuntimeError(f"the main process failed: {told[0]}")
 
 
 def fingerprint(items: Items, sampler: Sampler) -> str:
@@ -69,7 +68,7 @@ def fingerprint(items: Items, sampler: Sampler) -> str:
     """
     encoder = sampler.encoder_fingerprint()
     kind = type(sampler).__name__
-    require(encoder != "identity", f"data.cache: {kind} takes the data as they are; leave it out")
+    require(encoder != "identity", "data.cache", f"{kind} takes the data as they are", "leave it out")
     about = items.about.tolist() if isinstance(items.about, Tensor) else items.about
     return hashlib.sha256(json.dumps([items.fingerprint, about, encoder]).encode()).hexdigest()
 
@@ -99,7 +98,7 @@ def write(tensors: dict[str, Tensor], file: Path, key: str) -> None:
             save_file({name: t.contiguous() for name, t in tensors.items()}, f"{near}/new", {"fingerprint": key})
             os.replace(f"{near}/new", file)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"data.cache: {file.parent} cannot be written: {error}") from error
+        raise ConfigError("data.cache", f"{file.parent} cannot be written: {error}") from error
 
 
 def read(file: Path, key: str, name: str) -> Encoded:
@@ -113,7 +112,7 @@ def read(file: Path, key: str, name: str) -> Encoded:
             told = (stored.metadata() or {}).get("fingerprint")
             tensors = {each: stored.get_tensor(each) for each in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"data.cache: {file} is damaged ({error}); delete it, and it is made again") from error
+        raise ConfigError("data.cache", f"{file} is damaged ({error})", "delete it, and it is made again") from error
     if told != key or "x" not in tensors:
-        raise ConfigError(f"data.cache: {file} is of other data or another autoencoder; delete it")
+        raise ConfigError("data.cache", f"{file} is of other data or another autoencoder", "delete it")
     return Encoded(tensors["x"], name, tensors.get("cond"))

@@ -32,7 +32,7 @@ def load_data(data: DataConfig, table: Any | None = None) -> Source:
     table = load_table(data) if table is None else table
     lists = holds_lists(table, data.column)
     if data.streaming:
-        require(not lists, "data.streaming: it is for images, and these are vectors; leave it out")
+        require(not lists, "data.streaming", "it is for images, and these are vectors", "leave it out")
         return Stream(undecoded(table, data), data)
     return load_vectors(data, table) if lists else load_images(data, table)
 
@@ -47,18 +47,20 @@ def load_vectors(data: DataConfig, table: Any | None = None) -> Vectors:
 
     table = load_table(data) if table is None else table
     data.refuse("size", "crop", "flip", what="it is for images, and these are vectors")
-    require(len(table) > 0, f"data.path: {data.path} is empty")
+    require(len(table) > 0, "data.path", f"{data.path} is empty")
     lists = table.with_format("arrow")[:][data.column]
     lengths = compute.list_value_length(lists).fill_null(0).to_pylist()
     for row, length in enumerate(lengths):
         if not length == lengths[0] > 0:
             raise ConfigError(
-                f"data.column: row {row} of '{data.column}' has {length} numbers; give every row as many, one or more"
+                "data.column",
+                f"row {row} of '{data.column}' has {length} numbers",
+                "give every row as many, one or more",
             )
     numbers = compute.list_flatten(lists).to_numpy().astype(np.float32)  # a missing one is NaN
     vectors = torch.from_numpy(numbers).reshape(len(lengths), -1)
     for row in (~vectors.isfinite().all(1)).nonzero()[:1].flatten().tolist():
-        raise ConfigError(f"data.column: row {row} of '{data.column}' is not finite")
+        raise ConfigError("data.column", f"row {row} of '{data.column}' is not finite")
     return Vectors(vectors, Path(str(data.path)).name, load_about(table, data))
 
 
@@ -71,16 +73,16 @@ def load_images(data: DataConfig, table: Any | None = None) -> Images:
     """
     table = load_table(data) if table is None else table
     column = undecoded(table, data)[data.column]
-    require(len(column) > 0, f"data.path: {data.path} is empty")
+    require(len(column) > 0, "data.path", f"{data.path} is empty")
     pixels: list[Tensor] = []
     for row, value in enumerate(column):
         try:
             pixels.append(read_pixels(value, data))
         except (OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(f"data.path: row {row} of {data.path} is no readable image: {error}") from error
+            raise ConfigError("data.path", f"row {row} of {data.path} is no readable image: {error}") from error
         if data.crop == "centre" and pixels[-1].shape[1:] != pixels[0].shape[1:]:
             found, first = tuple(pixels[-1].shape[1:]), tuple(pixels[0].shape[1:])
-            raise ConfigError(f"data.size: row {row} is {found}, row 0 is {first} (H,W); set data.size to resize")
+            raise ConfigError("data.size", f"row {row} is {found}, row 0 is {first} (H,W)", "set data.size to resize")
     channels = max(len(image) for image in pixels)  # grey images among colour ones become colour
     pixels = [image.expand(channels, -1, -1) for image in pixels]
     name, about = Path(str(data.path)).name, load_about(table, data)
@@ -105,4 +107,4 @@ def check_labels(source: Source, data: DataConfig, classes: int | None) -> None:
         return
     for row in (source.about >= classes).nonzero()[:1].flatten().tolist():
         known = f"the sampler knows 0..{classes - 1}"
-        raise ConfigError(f"data.{about_key(data)}: row {row} has label {int(source.about[row])}, {known}")
+        raise ConfigError(f"data.{about_key(data)}", f"row {row} has label {int(source.about[row])}, {known}")

@@ -41,7 +41,7 @@ class Stream:
         self._next: tuple[int, ...] = ()
         self.event_shape: tuple[int, ...] = ()
         first = list(self._rows(table.take(1)))
-        require(bool(first), f"data.path: {data.path} is empty")
+        require(bool(first), "data.path", f"{data.path} is empty")
         self.known(first, 0)
         self.event_shape = tuple(self.pixels(first, 0, None).shape[1:])
 
@@ -73,13 +73,13 @@ class Stream:
             row = None
             for row in self._rows(split_dataset_by_node(shuffled, rank, world)):
                 yield row
-            require(row is not None, f"data.path: {self.data.path} has too few items for {world} processes")
+            require(row is not None, "data.path", f"{self.data.path} has too few items for {world} processes")
 
     def _rows(self, table: Any) -> Iterator[dict[str, Any]]:
         try:
             yield from table
         except Exception as error:  # as in load_table: whatever the files' readers raise
-            raise ConfigError(f"data.path: {self.data.path} cannot be read: {first_line(error)}") from error
+            raise ConfigError("data.path", f"{self.data.path} cannot be read: {first_line(error)}") from error
 
     def known(self, rows: list[dict[str, Any]], first: int) -> Annotations:
         """Labels (N,) or captions of rows ``first``, ``first + 1``, … of the stream."""
@@ -100,14 +100,14 @@ class Stream:
         try:
             image = read_pixels(value, self.data)
         except (OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(f"data.path: {where} is no readable image: {error}") from error
+            raise ConfigError("data.path", f"{where} is no readable image: {error}") from error
         if self.data.crop == "random" and size is not None:
             image = centre(image, size) if draws is None else random_crop(image, size, draws)
         channels, *sides = self.event_shape or image.shape
         if list(image.shape[1:]) != sides:
             found = f"{tuple(image.shape[1:])}, the first is {tuple(sides)} (H,W)"
-            raise ConfigError(f"data.size: {where} is {found}; set data.size to resize")
-        require(len(image) <= channels, f"data.path: {where} has colour, the first image has none; store one kind")
+            raise ConfigError("data.size", f"{where} is {found}", "set data.size to resize")
+        require(len(image) <= channels, "data.path", f"{where} has colour, the first image has none", "store one kind")
         return image.expand(channels, -1, -1)
 
     def reference(self) -> Images:

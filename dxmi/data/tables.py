@@ -37,7 +37,7 @@ def load_table(data: DataConfig) -> Any:
     except Exception as error:  # datasets raises its own, pyarrow's and fsspec's errors; all mean an unreadable path
         where = "cannot be read" if how else "is neither here nor on the hub"
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # what datasets wraps says more
-        raise ConfigError(f"data.path: {given} {where}: {first_line(cause)}") from error
+        raise ConfigError("data.path", f"{given} {where}: {first_line(cause)}") from error
 
 
 def files_of(data: DataConfig) -> tuple[str, dict[str, Any]] | None:
@@ -50,7 +50,7 @@ def files_of(data: DataConfig) -> tuple[str, dict[str, Any]] | None:
     path = Path(given).expanduser()
     if given.endswith(".tar"):
         shards = [given] if "://" in given else sorted(glob(str(path)))
-        require(bool(shards), f"data.path: there are no shards {given}")
+        require(bool(shards), "data.path", f"there are no shards {given}")
         return "webdataset", {"data_files": shards, "split": "train"}
     if path.is_file() and path.suffix == ".parquet":
         return "parquet", {"data_files": str(path), "split": "train"}
@@ -61,9 +61,9 @@ def files_of(data: DataConfig) -> tuple[str, dict[str, Any]] | None:
     if path.is_dir():
         return "imagefolder", {"data_dir": str(path)}
     if not path.exists() and (path.suffix.lower() in FILES or given.startswith((".", "/", "~"))):
-        raise ConfigError(f"data.path: there is no {given}")
+        raise ConfigError("data.path", f"there is no {given}")
     if path.exists() or path.suffix == ".parquet" or given.startswith((".", "/", "~")) or given.count("/") > 1:
-        raise ConfigError(f"data.path: {given} is no Parquet file, folder of images or WebDataset shards (.tar)")
+        raise ConfigError("data.path", f"{given} is no Parquet file, folder of images or WebDataset shards (.tar)")
     return None
 
 
@@ -85,14 +85,14 @@ def undecoded(table: Any, data: DataConfig) -> Any:
     feature = (table.features or {}).get(column)
     raw = isinstance(feature, dict) and "bytes" in feature
     if not (raw or isinstance(feature, ImageFeature) or getattr(feature, "dtype", None) == "binary"):
-        raise ConfigError(f"data.column: '{column}' of {data.path} holds no images or lists of numbers but {feature}")
+        raise ConfigError("data.column", f"'{column}' of {data.path} holds no images or lists of numbers but {feature}")
     return table.cast_column(column, ImageFeature(decode=False)).with_format(None)
 
 
 def has_column(table: Any, data: DataConfig, key: str) -> str:
     """The name of the column that ``data.<key>`` names; raises ConfigError if there is none."""
     column, known = str(getattr(data, key)), table.column_names or []
-    require(column in known, f"data.{key}: {data.path} has no '{column}'; it has {', '.join(known)}")
+    require(column in known, f"data.{key}", f"{data.path} has no '{column}'", f"it has {', '.join(known)}")
     return column
 
 
@@ -126,6 +126,6 @@ def read_about(values: Iterable[Any], data: DataConfig, first: int = 0, name: st
         if not fits:
             key, told = about_key(data), repr(value)[:40]
             where = f"{name} {row} of '{getattr(data, str(key))}'"
-            raise ConfigError(f"data.{key}: {where} has {told}, which is no {wanted}")
+            raise ConfigError(f"data.{key}", f"{where} has {told}, which is no {wanted}")
         found.append(value)
     return torch.tensor(found, dtype=torch.long) if data.label is not None else found

@@ -57,7 +57,7 @@ class DrawOptions(NamedTuple):
         """Raise ConfigError if one of these was given."""
         for key in keys:
             flag = {"schedulers": "scheduler", "prompts": "prompt"}.get(key, key).replace("_", "-")
-            require(not getattr(self, key), f"--{flag}: {why}; leave it out")
+            require(not getattr(self, key), f"--{flag}", why, "leave it out")
 
 
 def candidates(source: Any, asked: DrawOptions, accelerator: Accelerator) -> list[Candidate]:
@@ -72,14 +72,17 @@ def candidates(source: Any, asked: DrawOptions, accelerator: Accelerator) -> lis
         return [stored(source, asked, accelerator)]
     named = isinstance(path_of(source), str | Path)
     require(
-        named, f"source: a {type(source).__name__} is no pipeline, path or tensor; of an array take torch.from_numpy"
+        named,
+        "source",
+        f"a {type(source).__name__} is no pipeline, path or tensor",
+        "of an array take torch.from_numpy",
     )
     given = str(path_of(source))
     path = Path(given).expanduser()
     run, whole = (path / "run.yaml").exists(), (path / "model_index.json").exists()
     if isinstance(source, Mapping):
         option = next((key for key in source if key != "path"), "path")
-        require(not (run or whole), f"--source.{option}: {given} is drawn from, not read; leave it out")
+        require(not (run or whole), f"--source.{option}", f"{given} is drawn from, not read", "leave it out")
         return [stored(source, asked, accelerator)]
     if run and not (path / "pipeline").exists():
         return [learned(path, asked, accelerator)]
@@ -107,7 +110,7 @@ def learned(run: Path, asked: DrawOptions, accelerator: Accelerator) -> Candidat
     draw, networks = learned_draw(run)
     if not draw.per_sample:
         asked.refuse(f"{run} draws {CHUNK} chains at once", "batch_size")
-    require(len(draw.shape) == 3, f"{run}: its samples are vectors; its evaluation.json has what 'dxmi train' measured")
+    require(len(draw.shape) == 3, run, "its samples are vectors", "its evaluation.json has what 'dxmi train' measured")
     steps = draw.sampler.steps * draw.times
     made = {"run": fingerprint(networks), "sampler": read(run / "run.yaml")["sampler"]}
     return drawn(draw, run.name, steps, steps, draw.shape, made, asked, accelerator)

@@ -29,7 +29,7 @@ def halves(energy: Energy, tau: float, n: int, seed: int) -> Halves:
         ConfigError: it has no samples, or the sampler draws at another temperature than they have
     """
     if tau != 1:
-        raise ConfigError(f"evaluators: a density's own samples are at temperature 1, the sampler's at {tau}")
+        raise ConfigError("evaluators", f"a density's own samples are at temperature 1, the sampler's at {tau}")
     both = reference_samples(energy, 2 * n, Generator().manual_seed(~seed))  # other noise than the paths of this seed
     k = len(both) // 2
     return Halves(DensitySamples(energy, both.samples[:k], both.exact), both.samples[k : 2 * k])

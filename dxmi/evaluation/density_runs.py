@@ -55,7 +55,7 @@ def chosen(run: TrainConfig, folder: Path, wanted: list[str] | None) -> list[Eva
     known = (*LOG_WEIGHTS, *plugins.load("dxmi.evaluators", EVALUATOR).METRICS)
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise ConfigError(f"--metrics: '{unknown[0]}' is none of {', '.join(known)}")
+        raise ConfigError("metrics", f"'{unknown[0]}' is none of {', '.join(known)}")
     distances = [name for name in wanted if name not in LOG_WEIGHTS]
     named: list[Any] = read(folder / "run.yaml").get("evaluators") or []
     given = next((e for e in named if isinstance(e, dict) and e["name"] == EVALUATOR), {"name": EVALUATOR})

@@ -25,11 +25,13 @@ def load_report(path: Path, option: str = "--compare") -> Report:
         found = json.loads(inside.read_text())
         usual: dict[str, Any] = {"nfe": None, "spread": {}, "minimum": {}, "seeds": {}}
         rows = [row | {key: usual[key] for key in usual.keys() - row.keys()} for row in found["rows"]]
-        require(all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows) and bool(rows), "no rows")
-        require(all(row["spread"].keys() <= row["minimum"].keys() for row in rows), "no minima")
+        if not rows or not all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows):
+            raise ValueError("no rows")
+        if not all(row["spread"].keys() <= row["minimum"].keys() for row in rows):
+            raise ValueError("no minima")
         return Report(rows, dict(found["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{option}: {path} holds no report of 'dxmi evaluate'; give another") from error
+        raise ConfigError(option, f"{path} holds no report of 'dxmi evaluate'", "give another") from error
 
 
 def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any]) -> Report | None:
@@ -54,8 +56,8 @@ def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str,
         if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted:
             measured = any([row["name"], row["steps"]] == found[:2] for found in wanted)
             lost.append(f"{name}: {'another subject' if measured else 'left out'}")
-    told = f"--out: {folder} holds a report of something else ({''.join(lost[:1])}); give another folder"
-    require(not lost, told)
+    other = f"{folder} holds a report of something else ({''.join(lost[:1])})"
+    require(not lost, "out", other, "give another folder")
     return old
 
 
@@ -113,7 +115,7 @@ def compared(first: Path, second: Path) -> Report:
         made.update({"seed": seed} if all(seeds) else {})
     differing = differences(told[0], told[1])
     if differing:
-        raise ConfigError(f"--compare: the two were not made alike: {'; '.join(differing)}")
+        raise ConfigError("compare", f"the two were not made alike: {'; '.join(differing)}")
     paths = first, second
     called = [p.stem for p in paths], [p.absolute().parent.name for p in paths], [str(p) for p in paths]
     both = zip(next((pair for pair in called if pair[0] != pair[1]), called[0]), reports, strict=True)

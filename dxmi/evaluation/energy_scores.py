@@ -37,7 +37,7 @@ def score(source: str, data: DataConfig, table: Any | None = None) -> list[float
             parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
             return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
     except (RuntimeError, AssertionError) as error:  # lazy layers assert
-        raise ConfigError(f"{data.path}: items {items.event_shape} do not fit the energy in {folder}") from error
+        raise ConfigError(str(data.path), f"items {items.event_shape} do not fit the energy in {folder}") from error
 
 
 def score_labelled(source: str, data: DataConfig, labels: str, classes: str | None = None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def score_labelled(source: str, data: DataConfig, labels: str, classes: str | No
 def column(table: Any, key: str, name: str, path: str) -> list[Any]:
     """A column of a `datasets.Dataset`; raises ConfigError that names the option ``key`` if there is none."""
     if name not in table.column_names:
-        raise ConfigError(f"{key}: {path} has no column '{name}'; it has {', '.join(table.column_names)}")
+        raise ConfigError(key, f"{path} has no column '{name}'", f"it has {', '.join(table.column_names)}")
     return list(table.with_format(None)[name])
 
 
@@ -74,7 +74,7 @@ def read_labels(table: Any, name: str, path: str) -> Tensor:
     for row, value in enumerate(values):
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             raise ConfigError(
-                f"labels: row {row} of '{name}' is {shortened(value)}; they are 0 for good and 1 for defect"
+                "labels", f"row {row} of '{name}' is {shortened(value)}", "they are 0 for good and 1 for defect"
             )
     return torch.tensor(values, dtype=torch.long)
 
@@ -87,6 +87,6 @@ def read_classes(table: Any, name: str, path: str) -> list[str]:
         known = isinstance(value, (str, bool, int)) if names is None else value in range(len(names))
         if not known:
             raise ConfigError(
-                f"classes: row {row} of '{name}' is {shortened(value)}; give each a name or a whole number"
+                "classes", f"row {row} of '{name}' is {shortened(value)}", "give each a name or a whole number"
             )
     return [str(value) if names is None else names[value] for value in values]

@@ -71,7 +71,7 @@ def evaluate(
     check_lists(names, {"seeds": seeds, "steps": steps})
     check(n, seeds, batch_size, steps)
     statistics = published(reference)
-    require(statistics is None or n is not None, "-n: published statistics tell no number of samples; give one")
+    require(statistics is None or n is not None, "n", "published statistics tell no number of samples", "give one")
     judge = built(evaluator, metrics=metrics, extractor=extractor, samples=n, reference_statistics=statistics)
     asked = DrawOptions(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
     found, seeds = candidates(pipeline, asked, accelerator), seeds or SEEDS
@@ -102,4 +102,4 @@ def check_alike(found: Sequence[Candidate], real: Images | None) -> None:
         assert real is not None
         sides, own = real.event_shape[1:], subject.shape[1:]
         fix = f"give --reference.size {own[-1]}" if own[0] == own[-1] else "give images of one size"
-        require(sides == own, f"reference: its images are {sides}, those of {subject.name} {own} (H,W); {fix}")
+        require(sides == own, "reference", f"its images are {sides}, those of {subject.name} {own} (H,W)", f"{fix}")

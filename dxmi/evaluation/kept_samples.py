@@ -166,4 +166,4 @@ def refuse_other(note: Path, made: dict[str, Any]) -> None:
     differing = [key for key in made if old.get(key) != made[key]]
     if differing:
         was = ", ".join(f"{key} {old.get(key)} instead of {made[key]}" for key in differing)
-        raise ConfigError(f"--out: {note.parent} holds samples with {was}; give another folder")
+        raise ConfigError("out", f"{note.parent} holds samples with {was}", "give another folder")

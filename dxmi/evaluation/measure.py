@@ -66,7 +66,7 @@ def measure(
         found = evaluator(samples, reference)
         if metrics.keys() & found.keys():
             clash = ", ".join(sorted(metrics.keys() & found.keys()))
-            raise ConfigError(f"evaluators: two of them report {clash}; choose other metrics for one")
+            raise ConfigError("evaluators", f"two of them report {clash}", "choose other metrics for one")
         metrics |= found
     return {"samples": getattr(samples, "drawn", 0), "metrics": metrics}
 

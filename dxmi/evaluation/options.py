@@ -24,31 +24,33 @@ def check_lists(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequen
     for given, kind in kinds:
         for flag, values in given.items():
             fits = isinstance(values, list | tuple) and all(isinstance(value, kind) for value in values)
-            require(fits, f"--{flag}: {values!r} is no list of {'names' if kind is str else 'whole numbers'}; give one")
+            require(
+                fits, f"--{flag}", f"{values!r} is no list of {'names' if kind is str else 'whole numbers'}", "give one"
+            )
             once = flag == "prompt" or len(set(values)) == len(values)
-            require(once, f"--{flag}: {', '.join(map(str, values))} are not different ones")
+            require(once, f"--{flag}", f"{', '.join(map(str, values))} are not different ones")
 
 
 def check(n: int | None, seeds: Sequence[int], batch_size: int | None, steps: Sequence[int]) -> None:
     """Raise ConfigError for numbers that mean nothing."""
     for flag, number in {"-n": n, "--batch-size": batch_size}.items():
-        require(number is None or isinstance(number, Integral), f"{flag}: {number!r} is no whole number")
-    require(n is None or n >= 2, "-n: give at least 2")
-    require(all(0 <= seed < 2**32 for seed in seeds), f"--seeds: {list(seeds)} are not all between 0 and 2^32 - 1")
-    require(batch_size is None or 1 <= batch_size <= CHUNK, f"--batch-size: {batch_size} is not between 1 and {CHUNK}")
-    require(all(k >= 1 for k in steps), f"--steps: {list(steps)} are not all positive")
+        require(number is None or isinstance(number, Integral), flag, f"{number!r} is no whole number")
+    require(n is None or n >= 2, "n", "give at least 2")
+    require(all(0 <= seed < 2**32 for seed in seeds), "seeds", f"{list(seeds)} are not all between 0 and 2^32 - 1")
+    require(batch_size is None or 1 <= batch_size <= CHUNK, "batch_size", f"{batch_size} is not between 1 and {CHUNK}")
+    require(all(k >= 1 for k in steps), "steps", f"{list(steps)} are not all positive")
 
 
 def folder_of(out: Any) -> Path:
     """The folder to write, which need not be there; raises ConfigError if it cannot be."""
-    require(isinstance(out, str | Path), f"--out: {out!r} is no path of a folder")
+    require(isinstance(out, str | Path), "out", f"{out!r} is no path of a folder")
     folder = Path(out)
     there = next(part for part in [folder, *folder.absolute().parents] if part.exists())
-    require(there.is_dir(), f"--out: {there} is a file; give a folder")
+    require(there.is_dir(), "out", f"{there} is a file", "give a folder")
     try:
         TemporaryFile(dir=there).close()
     except OSError as error:
-        raise ConfigError(f"--out: nothing can be written in {there}: {error.strerror}") from error
+        raise ConfigError("out", f"nothing can be written in {there}: {error.strerror}") from error
     return folder
 
 
@@ -58,7 +60,7 @@ def published(reference: Given) -> str | None:
     if not path.endswith(".npz"):
         return None
     extra = sorted(set(reference) - {"path"}) if isinstance(reference, Mapping) else []
-    require(not extra, f"--reference.{''.join(extra[:1])}: published statistics have no options; leave it out")
+    require(not extra, f"--reference.{''.join(extra[:1])}", "published statistics have no options", "leave it out")
     return path
 
 
@@ -70,7 +72,7 @@ def built(evaluator: str | dict[str, Any], **options: Any) -> Evaluator:
     """
     plugin = {"name": evaluator} if isinstance(evaluator, str) else evaluator
     for key, flag in OWN.items():
-        require(key not in plugin, f"--evaluator.{key}: give it as {flag}")
+        require(key not in plugin, f"--evaluator.{key}", f"give it as {flag}")
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     given = {key: value for key, value in plain.items() if value is not None}
     return build_plugin(Evaluator, {**plugin, **given})  # type: ignore[type-abstract]

@@ -54,7 +54,7 @@ class Report:
         name = next(iter(self.rows[0]["metrics"]))
         shown = [row for row in self.rows if row["metrics"].get(name, 0) > 0]  # on log axes
         drawn = [row for row in shown if row["nfe"]]
-        require(bool(drawn), f"picture: no row has a positive {name} and network evaluations to draw it against")
+        require(bool(drawn), "picture", f"no row has a positive {name} and network evaluations to draw it against")
         figure = Figure(figsize=(6, 4.2), layout="constrained")
         axes = figure.subplots()
         for label, group in groupby(sorted(drawn, key=lambda row: row["name"]), key=lambda row: row["name"]):

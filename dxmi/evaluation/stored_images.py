@@ -46,12 +46,12 @@ def images(given: Given, key: str, column: str = "image", label: str | None = No
     """
     if isinstance(given, Tensor):
         well = given.dtype == torch.uint8 and given.ndim == 4 and given.numel() > 0
-        require(well, f"{key}: a tensor of images is uint8 (N,C,H,W), this one {given.dtype} {tuple(given.shape)}")
+        require(well, key, f"a tensor of images is uint8 (N,C,H,W), this one {given.dtype} {tuple(given.shape)}")
         return Images(given, "tensor")
     options = {"column": column, **(given if isinstance(given, Mapping) else {"path": str(given)})}
     for option in options:
-        require(option in OPTIONS, f"--{key}.{option}: no such option; there are {', '.join(OPTIONS)}")
-    require(isinstance(options.get("path"), str | Path), f"--{key}: give a path or a hub id")
+        require(option in OPTIONS, f"--{key}.{option}", "no such option", f"there are {', '.join(OPTIONS)}")
+    require(isinstance(options.get("path"), str | Path), f"--{key}", "give a path or a hub id")
     options["path"] = str(options["path"])
     try:
         data = Checked(DataConfig, options).build()
@@ -62,5 +62,7 @@ def images(given: Given, key: str, column: str = "image", label: str | None = No
     except ConfigError as error:  # keys of a config are options here
         told = re.sub(rf"\bdata\.({'|'.join(OPTIONS)})\b", rf"--{key}.\1", str(error))
         raise ConfigError(told.replace(f"--{key}.path:", f"{'--' * (key != 'source')}{key}:")) from error
-    require(isinstance(found, Images), f"--{key}.column: '{data.column}' holds no images; name the column that does")
+    require(
+        isinstance(found, Images), f"--{key}.column", f"'{data.column}' holds no images", "name the column that does"
+    )
     return found  # type: ignore[return-value]

@@ -180,10 +180,10 @@ def make_optimizer(module: nn.Module, learning: LearningConfig, rate: float) -> 
     """
     kind = getattr(torch.optim, learning.optimizer, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise ConfigError(f"optimizer: torch.optim has no '{learning.optimizer}'; try Adam, AdamW or RAdam")
+        raise ConfigError("optimizer", f"torch.optim has no '{learning.optimizer}'", "try Adam, AdamW or RAdam")
     options: dict[str, Any] = {} if learning.betas is None else {"betas": learning.betas}
     if learning.betas is not None and "betas" not in inspect.signature(kind).parameters:
-        raise ConfigError(f"betas: torch.optim.{learning.optimizer} takes none; set betas: null")
+        raise ConfigError("betas", f"torch.optim.{learning.optimizer} takes none", "set betas: null")
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         own = learning.lr.std if name.endswith("log_std") else rate
@@ -192,4 +192,4 @@ def make_optimizer(module: nn.Module, learning: LearningConfig, rate: float) -> 
     try:
         return kind([{"params": p, "lr": lr} for lr, p in groups.items()], **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: torch.optim.{learning.optimizer} refuses this: {first_line(error)}") from error
+        raise ConfigError("optimizer", f"torch.optim.{learning.optimizer} refuses this: {first_line(error)}") from error

@@ -32,7 +32,7 @@ class Rollouts(Players):
         Raises:
             ConfigError: there are fewer than a batch
         """
-        require(self.game.chains >= shape[0], f"game.chains: {self.game.chains} do not fill a batch of {shape[0]}")
+        require(self.game.chains >= shape[0], "game.chains", f"{self.game.chains} do not fill a batch of {shape[0]}")
         if self.chains is None:
             self.chains = self.sampler.initial((self.game.chains, *shape[1:]))
         rows = torch.randperm(len(self.chains), device=self.chains.device)[: shape[0]]

@@ -52,7 +52,10 @@ def network_of(pipeline: Any) -> Any:
     """
     network = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
     require(
-        network is not None, f"{type(pipeline).__name__}: has no unet and no transformer; take a pipeline that has one"
+        network is not None,
+        f"{type(pipeline).__name__}",
+        "has no unet and no transformer",
+        "take a pipeline that has one",
     )
     return network
 

@@ -58,8 +58,8 @@ class PipelineDraw:
         takes = inspect.signature(pipeline.__call__).parameters.keys()
         self.expect(takes >= {"num_inference_steps", "output_type"} and hasattr(pipeline, "scheduler"))
         self.usage, told = call_of_pipeline(pipeline), name or self.kind
-        require(bool(prompts) or not self.usage.captions, f"--prompt: {told} draws from text; give one")
-        require(not prompts or self.usage.captions, f"--prompt: {told} does not draw from text; leave it out")
+        require(bool(prompts) or not self.usage.captions, "prompts", f"{told} draws from text", "give one")
+        require(not prompts or self.usage.captions, "prompts", f"{told} does not draw from text", "leave it out")
         self.student = pipeline.scheduler.config.get("table")
         self.scheduler = pipeline.scheduler if scheduler is None else other_scheduler(pipeline.scheduler, scheduler)
         # DDPMPipeline and its like scale no input and hand every scheduler a generator: they run their own ones alone
@@ -67,7 +67,7 @@ class PipelineDraw:
         if scheduler is not None and self.kind == "DiTPipeline":
             sigma = float(self.scheduler.init_noise_sigma)
             needs = f"{scheduler} needs one of std {sigma:.3g}; take another"
-            require(sigma == 1, f"--scheduler: {self.kind} scales no start, and {needs}")
+            require(sigma == 1, "schedulers", f"{self.kind} scales no start, and {needs}")
         self.per_sample = not hasattr(self.scheduler, "noise_sampler")  # which takes torch's own noise
 
     def __call__(self, n: int, steps: int, generator: Any) -> Tensor:
@@ -77,9 +77,9 @@ class PipelineDraw:
             ConfigError: the scheduler cannot make that many steps, or no images come
             RuntimeError: the pipeline itself fails
         """
-        require(steps >= 1, f"--steps: {steps} is not positive")  # some schedulers take 0 and leave the noise as it is
+        require(steps >= 1, "steps", f"{steps} is not positive")  # some schedulers take 0 and leave the noise as it is
         own = len(self.student) if self.student else steps
-        require(steps == own, f"--steps: this student was trained for {own}, and has no others; leave it out")
+        require(steps == own, "steps", f"this student was trained for {own}, and has no others", "leave it out")
         self.pipeline.to(self.device)
         scheduler = fresh(self.scheduler)
         if isinstance(generator, Generator) and not self.per_sample:
@@ -93,12 +93,12 @@ class PipelineDraw:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError) as error:
             if is_from(scheduler, error):
-                raise ConfigError(f"--steps: {steps} with {type(scheduler).__name__}: {first_line(error)}") from error
+                raise ConfigError("steps", f"{steps} with {type(scheduler).__name__}: {first_line(error)}") from error
             raise RuntimeError(f"{self.kind}: {first_line(error)}") from error
 
     def expect(self, images: bool) -> None:
         """Raise ConfigError unless there are images."""
-        require(images, f"{self.kind}: draws no images in steps; take a pipeline that does")
+        require(images, self.kind, "draws no images in steps", "take a pipeline that does")
 
     def usual_steps(self) -> int:
         """A student's; else what the pipeline asks its scheduler for, or all levels of a scheduler that has fewer.
@@ -110,7 +110,7 @@ class PipelineDraw:
             return len(self.student)
         asked: Any = inspect.signature(self.pipeline.__call__).parameters["num_inference_steps"].default
         usual = isinstance(asked, int) and asked > 1
-        require(usual, f"--steps: {self.kind} has no usual number of them; give one, such as 50")
+        require(usual, "steps", f"{self.kind} has no usual number of them", "give one, such as 50")
         levels = self.pipeline.scheduler.config.get("num_train_timesteps")
         return int(asked if levels is None else min(asked, levels))
 

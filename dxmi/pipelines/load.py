@@ -30,7 +30,7 @@ def load_pipeline(source: str) -> Any:
 
     folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
     if folder.exists() and not (folder / "model_index.json").exists():
-        raise ConfigError(f"{source}: {what_else(folder)}")
+        raise ConfigError(source, f"{what_else(folder)}")
     for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported
@@ -40,10 +40,10 @@ def load_pipeline(source: str) -> Any:
         return DiffusionPipeline.from_pretrained(place, trust_remote_code=own, use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         if "safetensors" in str(error):
-            raise ConfigError(f"{source}: only safetensors are read, since pickles can run code; {CONVERT}") from error
+            raise ConfigError(source, "only safetensors are read, since pickles can run code", f"{CONVERT}") from error
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
-        raise ConfigError(f"{source}: no pipeline can be loaded from it: {why}") from error
+        raise ConfigError(source, f"no pipeline can be loaded from it: {why}") from error
 
 
 def is_own_code(folder: Path) -> bool:

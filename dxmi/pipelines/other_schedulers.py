@@ -23,10 +23,10 @@ def other_scheduler(own: Any, name: str) -> Any:
     """
     import diffusers
 
-    require("table" not in own.config, "--scheduler: a student's steps were learned together; leave it out")
+    require("table" not in own.config, "schedulers", "a student's steps were learned together", "leave it out")
     other = ("Flax", "Inverse")  # of another framework, or towards noise
     known = [k for k in dir(diffusers) if k.endswith("Scheduler") and not any(word in k for word in other)]
-    require(name in known, f"--scheduler: diffusers has no '{name}'; names are such as DPMSolverMultistepScheduler")
+    require(name in known, "schedulers", f"diffusers has no '{name}'", "names are such as DPMSolverMultistepScheduler")
     kind = getattr(diffusers, name)
     related = type(own).__name__ in getattr(kind, "_compatibles", []) or name in getattr(own, "_compatibles", [])
     levels = [
@@ -34,7 +34,9 @@ def other_scheduler(own: Any, name: str) -> Any:
     ]  # EDM's
     require(
         (related or kind is type(own)) and levels[0] == levels[1],
-        f"--scheduler: {name} reads no noise levels of {type(own).__name__}; diffusers knows which do ('compatibles')",
+        "schedulers",
+        f"{name} reads no noise levels of {type(own).__name__}",
+        "diffusers knows which do ('compatibles')",
     )
     config = dict(own.config)
     if "variance_type" in config and name != "DDPMScheduler":
@@ -42,7 +44,7 @@ def other_scheduler(own: Any, name: str) -> Any:
     try:
         return kind.from_config(config)
     except (ImportError, ValueError, NotImplementedError) as error:
-        raise ConfigError(f"--scheduler: {name} cannot be made: {first_line(error)}") from error
+        raise ConfigError("schedulers", f"{name} cannot be made: {first_line(error)}") from error
 
 
 def fresh(scheduler: Any) -> Any:

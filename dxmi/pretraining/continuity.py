@@ -25,7 +25,7 @@ def check_continuous(objective: str, source: Source) -> None:
     )
     if why is not None:
         cure = "take objective: denoising or multi_noise, which add noise"
-        raise ConfigError(f"objective: {objective} needs data with a density, and {why}; {cure}")
+        raise ConfigError("objective", f"{objective} needs data with a density, and {why}", f"{cure}")
 
 
 def no_density(x: Tensor) -> str | None:

@@ -36,8 +36,8 @@ def pretrain(config: Checked[PretrainConfig], out: Path) -> Path:
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
     if out.is_file() or any((out / name).exists() for name in ("model_index.json", "config.json", "run.yaml")):
-        raise ConfigError(f"--out: {out} already holds a pipeline, a network, a run or a file; give another folder")
-    require(0 <= config.values.seed < 2**32, f"seed: {config.values.seed} is not between 0 and 2^32 - 1")
+        raise ConfigError("out", f"{out} already holds a pipeline, a network, a run or a file", "give another folder")
+    require(0 <= config.values.seed < 2**32, "seed", f"{config.values.seed} is not between 0 and 2^32 - 1")
     set_seed(config.values.seed)
     run = config.build()
     source = load_data(run.data)

@@ -38,18 +38,18 @@ def build(kind: Any, key: str, options: dict[str, Any]) -> Any:
     known = [p for p in inspect.signature(kind.__init__).parameters if p != "self"]
     for option in options:
         if option not in known:
-            raise ConfigError(f"{key}.{option}: {kind.__name__} has no such option; it has {', '.join(known)}")
+            raise ConfigError(f"{key}.{option}", f"{kind.__name__} has no such option", f"it has {', '.join(known)}")
     try:
         return kind(**options)
     except (ValueError, TypeError, IndexError, NotImplementedError) as error:
-        raise ConfigError(f"{key}: {kind.__name__} refuses these options: {error}") from error
+        raise ConfigError(key, f"{kind.__name__} refuses these options: {error}") from error
 
 
 def free_network(run: PretrainConfig, source: Source, sigmas: list[float] | None) -> ScoreNetwork:
     """A ``ScoreNetwork`` for the data."""
     fixed = {"shape": list(source.event_shape), "sigmas": sigmas}
     for key in fixed:
-        require(key not in (run.score or {}), f"score.{key}: it is read from the data and noise; leave it out")
+        require(key not in (run.score or {}), f"score.{key}", "it is read from the data and noise", "leave it out")
     return cast(ScoreNetwork, build(ScoreNetwork, "score", {**(run.score or {}), **fixed}))
 
 

@@ -31,7 +31,7 @@ def ddpm_model(run: PretrainConfig, source: Source) -> Model:
 
     scheduler = build(DDPMScheduler, "noise", run.noise)
     kind = scheduler.config.prediction_type
-    require(kind in PREDICTION_TYPES, f"noise.prediction_type: '{kind}' is none of {', '.join(PREDICTION_TYPES)}")
+    require(kind in PREDICTION_TYPES, "noise.prediction_type", f"'{kind}' is none of {', '.join(PREDICTION_TYPES)}")
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         x0 = batch.items
@@ -74,13 +74,15 @@ def build_unet(run: PretrainConfig, source: Source) -> nn.Module:
     from diffusers import UNet2DModel
 
     if not isinstance(source, Images | Stream):
-        raise ConfigError(f"objective: {run.objective} trains a UNet on images, and these are {source.event_shape}")
+        raise ConfigError("objective", f"{run.objective} trains a UNet on images, and these are {source.event_shape}")
     channels, *size = source.event_shape
-    require("num_class_embeds" not in run.unet, "unet.num_class_embeds: it is read from data.label; leave it out")
+    require("num_class_embeds" not in run.unet, "unet.num_class_embeds", "it is read from data.label", "leave it out")
     sample_size = size[0] if size[0] == size[1] else size
     fixed = {"in_channels": channels, "out_channels": channels, "num_class_embeds": source.classes}
     if run.data.label is not None and source.classes is None:
-        raise ConfigError("data.label: this stream does not tell how many classes there are; leave out data.streaming")
+        raise ConfigError(
+            "data.label", "this stream does not tell how many classes there are", "leave out data.streaming"
+        )
     return cast(nn.Module, build(UNet2DModel, "unet", {**run.unet, **fixed, "sample_size": sample_size}))
 
 
@@ -131,7 +133,7 @@ def noise_levels(run: PretrainConfig, source: Source) -> Any:
     scheduler_class = plugins.load("dxmi.diffusers", "annealed_langevin")
     given = {key: value for key, value in run.noise.items() if (key, value) != ("sigma_max", "data")}
     if run.score is not None:
-        require("prediction_type" not in given, "noise.prediction_type: score networks return scores; leave it out")
+        require("prediction_type" not in given, "noise.prediction_type", "score networks return scores", "leave it out")
     given.setdefault("prediction_type", "epsilon" if run.score is None else "score")
     scheduler = build(scheduler_class, "noise", given)
     if given.get("sigmas") is not None or "sigma_max" in given:

@@ -51,11 +51,11 @@ def check_network(network: nn.Module, x: Tensor, objective: str, key: str) -> No
     try:
         x, s = differentiable(network, x)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{key}: it does not take {tuple(x.shape)}: {first_line(error)}") from error
-    require(any(True for _ in network.parameters()), f"{key}: it has nothing to learn; take a network, such as mlp")
+        raise ConfigError(key, f"it does not take {tuple(x.shape)}: {first_line(error)}") from error
+    require(any(True for _ in network.parameters()), f"{key}", "it has nothing to learn", "take a network, such as mlp")
     bent = objective not in IMPLICIT or vector_jacobian(s, x, torch.randn_like(s)).any()
     cure = "take a smooth activation, such as silu"
-    require(bool(bent), f"{key}: its score is constant between kinks, which objective {objective} cannot bend; {cure}")
+    require(bool(bent), key, f"its score is constant between kinks, which objective {objective} cannot bend", f"{cure}")
 
 
 def objective_loss(run: PretrainConfig, source: Source) -> Callable[[Score, Tensor], Tensor]:
@@ -63,7 +63,7 @@ def objective_loss(run: PretrainConfig, source: Source) -> Callable[[Score, Tens
     if run.objective in IMPLICIT:
         check_continuous(run.objective, source)
     if run.objective == "explicit" and not isinstance(source, Draws):
-        raise ConfigError("objective: explicit compares with a known score, so it needs data.density")
+        raise ConfigError("objective", "explicit compares with a known score, so it needs data.density")
 
     def known(x: Tensor) -> Tensor:
         return -cast(Draws, source).energy.with_gradient(x.cpu())[1].to(x)  # it draws on the CPU too

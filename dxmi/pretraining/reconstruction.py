@@ -36,12 +36,12 @@ def reconstruction_model(run: PretrainConfig, source: Source) -> Model:
     """
     kind, x = type(run.energy).__name__, source.batch(0, 8, run.seed).items
     if run.energy is None or not isinstance(run.energy, Reconstructs):
-        raise ConfigError(f"energy: {kind} has no reconstruction_loss; take an autoencoder, as sphere_autoencoder")
+        raise ConfigError("energy", f"{kind} has no reconstruction_loss", "take an autoencoder, as sphere_autoencoder")
     network = Reconstruction(run.energy)
     try:
         network(x)  # it reads its sizes
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"energy: {kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
+        raise ConfigError("energy", f"{kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         found: Tensor = network(batch.items) / batch.items[0].numel()

@@ -34,7 +34,7 @@ class ScoreNetwork(nn.Module):
 
     def __init__(self, shape: list[int], width: int = 128, depth: int = 3, sigmas: list[float] | None = None):
         super().__init__()
-        require(width >= 1 and depth >= 1, f"score: width {width} and depth {depth} have to be at least 1")
+        require(width >= 1 and depth >= 1, "score", f"width {width} and depth {depth} have to be at least 1")
         self.options = {"shape": shape, "width": width, "depth": depth, "sigmas": sigmas}
         entries = math.prod(shape)
         self.stem = nn.Linear(entries, width)
@@ -49,7 +49,7 @@ class ScoreNetwork(nn.Module):
         if self.level is None:
             return self.body(self.stem(x.flatten(1))).view_as(x)  # type: ignore[no-any-return]
         if t is None:
-            raise ConfigError("score: this network has noise levels; tell the number of one for each event")
+            raise ConfigError("score", "this network has noise levels", "tell the number of one for each event")
         sigma = self.sigmas[t][:, None]
         f = self.body(self.stem(x.flatten(1) / (1 + sigma**2).sqrt()) + self.level(t))
         return (-f / sigma).view_as(x)  # type: ignore[no-any-return]
@@ -85,5 +85,5 @@ def load_score(folder: str | Path) -> ScoreNetwork:
         network = ScoreNetwork(**json.loads((folder / "config.json").read_text())["score"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"{folder}: is no score folder with config.json and model.safetensors") from error
+        raise ConfigError(folder, "is no score folder with config.json and model.safetensors") from error
     return network.eval()

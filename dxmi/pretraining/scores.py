@@ -41,7 +41,7 @@ def convert(output: Tensor, given: str, wanted: str, x: Tensor, alpha: Tensor | 
     """
     for kind in (given, wanted):
         if kind not in DIALECTS:
-            raise ConfigError(f"prediction_type: '{kind}' is none of {', '.join(DIALECTS)}")
+            raise ConfigError("prediction_type", f"'{kind}' is none of {', '.join(DIALECTS)}")
     if given == wanted:
         return output
     a, s = broadcast(alpha, x), broadcast(sigma, x)
@@ -73,7 +73,7 @@ def negative_gradient(energy: Energy, x: Tensor) -> Tensor:
         x = x if x.requires_grad else x.detach().requires_grad_()
         e = energy(x)
         if not e.requires_grad:
-            raise ConfigError(f"energy: {type(energy).__name__} has no gradient, so it has no score")
+            raise ConfigError("energy", f"{type(energy).__name__} has no gradient, so it has no score")
         return vector_jacobian(e, x, -torch.ones_like(e))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dxmi.api import ConfigError, Energy
-from dxmi.config.checked import build_plugin
 from pathlib import Path
+from typing import Any
+
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from typing import Any
+
+from dxmi.api import ConfigError, Energy
+from dxmi.config.checked import build_plugin
+
 
 def save_energy(
     energy: Energy, config: dict[str, Any], steps: int, folder: Path, shape: tuple[int, ...] | None = None
@@ -41,7 +44,7 @@ def load_energy_and_steps(folder: str | Path) -> tuple[Energy, int]:
         energy.load_state_dict(weights)
         return energy.eval(), config["steps"]
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
+        raise ConfigError(folder, "is no energy folder with config.json and model.safetensors") from error
 
 
 def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -54,7 +57,7 @@ def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = json.loads((folder / "config.json").read_text())
         return config | {"plugin": config["plugin"]}, load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ConfigError(f"{folder}: is no energy folder with config.json and model.safetensors") from error
+        raise ConfigError(folder, "is no energy folder with config.json and model.safetensors") from error
 
 
 def energy_folder(source: str | Path) -> Path:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model
+from torch.nn import Module
+
 from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
@@ -11,10 +17,6 @@ from dxmi.config.checked import Checked
 from dxmi.config.run import TrainConfig
 from dxmi.config.yaml_files import read
 from dxmi.runs.energy import load_energy
-from pathlib import Path
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model
-from torch.nn import Module
 
 NO_SAMPLES = "with game.start: data values are learned near the data alone, and no samples can be drawn"
 
@@ -46,14 +48,14 @@ def learned_draw(folder: Path) -> tuple[SamplerDraw, dict[str, Module]]:
     """
     try:
         run = Checked(TrainConfig, read(folder / "run.yaml")).build()
-        require(can_be_drawn(run), f"{folder}: {NO_SAMPLES}; rank data with 'dxmi score'")
+        require(can_be_drawn(run), folder, f"{NO_SAMPLES}", "rank data with 'dxmi score'")
         shape = tuple(json.loads((folder / "energy" / "config.json").read_text())["shape"])
         energy = load_energy(folder / "energy")
         value = load_energy(folder / "value") if run.value is not None else None
         if isinstance(run.sampler, GaussianSampler):
             load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{folder}: holds no finished run that can be drawn from") from error
+        raise ConfigError(folder, "holds no finished run that can be drawn from") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     networks = {"energy": energy, "sampler": run.sampler.eval()} | ({} if value is None else {"value": value})
     for module in networks.values():
@@ -80,15 +82,15 @@ def load_run(folder: Path) -> tuple[TrainConfig, Cost]:
     try:
         config = read(folder / "run.yaml")
         if "chains" in config:
-            raise ConfigError(f"{folder}: holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
+            raise ConfigError(folder, "holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
         if config.get("data") is not None:
-            raise ConfigError(f"{folder}: is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
+            raise ConfigError(folder, "is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
         run = Checked(TrainConfig, config).build()
         load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
         if run.value is not None:
             run.value.load_state_dict(load_file(folder / "value" / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"{folder}: holds no finished run on a known density") from error
+        raise ConfigError(folder, "holds no finished run on a known density") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in filter(None, (run.energy, run.sampler, run.value)):
         module.to(device)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
+
 import yaml
+from safetensors import SafetensorError
+
 from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
 from dxmi.config import plugins
-from pathlib import Path
-from safetensors import SafetensorError
-from typing import Any
+
 
 def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
     """What the first kind of sampler that takes it says of a pipeline; its ``config`` is a whole run.
@@ -28,10 +31,10 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
             refusals.append(error)
             continue
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ConfigError(f"{source}: a file of it is missing or damaged: {first_line(error)}") from error
+            raise ConfigError(source, f"a file of it is missing or damaged: {first_line(error)}") from error
         found["config"]["sampler"] = {"name": plugin.name, **found["config"]["sampler"]}
         return found
-    raise next(iter(refusals), ConfigError(f"{source}: no installed sampler is made from pipelines"))
+    raise next(iter(refusals), ConfigError(source, "no installed sampler is made from pipelines"))
 
 
 def inspect(source: str, trust_remote_code: bool, json_file: Path | None, config_file: Path | None) -> None:
@@ -41,8 +44,8 @@ def inspect(source: str, trust_remote_code: bool, json_file: Path | None, config
         ConfigError: it is no pipeline that can be fine-tuned, or a file exists already
     """
     for key, path in (("--json", json_file), ("--config", config_file)):
-        require(path is None or not path.exists(), f"{key}: {path} exists; give another file")
-        require(path is None or path.parent.is_dir(), f"{key}: there is no folder {path and path.parent}")
+        require(path is None or not path.exists(), key, f"{path} exists", "give another file")
+        require(path is None or path.parent.is_dir(), key, f"there is no folder {path and path.parent}")
     found = describe(source, trust_remote_code)
     config = yaml.safe_dump(found["config"], sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     told = {key: value for key, value in found.items() if key != "config"}

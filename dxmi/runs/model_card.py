@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import yaml
 from collections.abc import Mapping
-from dxmi.pipelines.calls import PipelineCall, call_of_folder
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 from pathlib import Path
 from typing import Any
+
+import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from dxmi.pipelines.calls import PipelineCall, call_of_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

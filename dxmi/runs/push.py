@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line, require
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from pathlib import Path
 
 PREVIEW = 12  # lines of the card
 
@@ -17,11 +19,11 @@ KEPT = (".json", ".md", ".txt", ".model", ".py", ".safetensors")  # of what pipe
 
 def product(source: Path) -> Path:
     """The pipeline in a run's folder, or the folder itself. Raises ConfigError if there is none."""
-    require(source.is_dir(), f"{source}: there is no such folder; give a run or a pipeline's folder")
+    require(source.is_dir(), source, "there is no such folder", "give a run or a pipeline's folder")
     folder = source / "pipeline" if (source / "run.yaml").exists() else source
     if not (folder / "model_index.json").is_file():
-        raise ConfigError(f"{source}: holds no pipeline (no {folder.name}/model_index.json); finish the run first")
-    require((folder / "README.md").is_file(), f"{source}: its pipeline has no card (README.md); finish the run first")
+        raise ConfigError(source, f"holds no pipeline (no {folder.name}/model_index.json)", "finish the run first")
+    require((folder / "README.md").is_file(), source, "its pipeline has no card (README.md)", "finish the run first")
     return folder
 
 
@@ -43,7 +45,7 @@ def push(source: Path, repo: str, private: bool, upload: bool) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ConfigError(f"repo-id: {first_line(error)}") from error
+        raise ConfigError("repo-id", f"{first_line(error)}") from error
     found = files(folder)
     print(f"{'uploading' if upload else 'would upload'} to {repo} ({'private' if private else 'public'}):")
     for path in found:

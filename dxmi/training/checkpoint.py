@@ -70,12 +70,12 @@ def truncate(metrics: Path, step: int) -> None:
 def refuse(run: Path, resume: bool, differing: list[str]) -> None:
     """Raise ConfigError if the folder and ``--resume`` do not fit; ``differing`` lists changed keys of the config."""
     if run.is_file():
-        raise ConfigError(f"--out: {run} is a file; give a folder")
+        raise ConfigError("out", f"{run} is a file", "give a folder")
     if not resume and any((run / name).exists() for name in ("config.json", "model_index.json")):
-        raise ConfigError(f"--out: {run} already holds a network of 'dxmi pretrain'; give another folder")
+        raise ConfigError("out", f"{run} already holds a network of 'dxmi pretrain'", "give another folder")
     if (run / "run.yaml").exists() and not resume:
-        raise ConfigError(f"--out: {run} already holds a run; give another folder, or --resume to go on with it")
+        raise ConfigError("out", f"{run} already holds a run", "give another folder, or --resume to go on with it")
     if resume and not (run / "run.yaml").exists():
-        raise ConfigError(f"--resume: {run} holds no run; leave --resume out to start one")
+        raise ConfigError("resume", f"{run} holds no run", "leave --resume out to start one")
     if resume and differing:
-        raise ConfigError(f"--resume: the config differs from {run / 'run.yaml'}: {'; '.join(differing)}")
+        raise ConfigError("resume", f"the config differs from {run / 'run.yaml'}: {'; '.join(differing)}")

@@ -38,10 +38,10 @@ def export(run: Path, mode: str, out: Path) -> None:
     Raises:
         ConfigError: the run is not finished or left no pipeline, ``out`` exists, or stock classes cannot say it
     """
-    require(not out.exists(), f"--out: {out} exists; give another folder")
-    require((run / "run.yaml").is_file(), f"{run}: holds no run; give the folder that 'dxmi train' left")
+    require(not out.exists(), "out", f"{out} exists", "give another folder")
+    require((run / "run.yaml").is_file(), run, "holds no run", "give the folder that 'dxmi train' left")
     if not (run / "pipeline" / "README.md").is_file() or not (run / "pipeline" / "model_index.json").is_file():
-        raise ConfigError(f"{run}: holds no finished run with a pipeline; 'dxmi train ... --resume' goes on with it")
+        raise ConfigError(run, "holds no finished run with a pipeline", "'dxmi train ... --resume' goes on with it")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".") as near:  # whole or not at all
         made = Path(near) / out.name
@@ -60,7 +60,7 @@ def save_stock(folder: Path, out: Path) -> None:
     try:
         run.sampler.load_pretrained(folder / "pipeline")
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"{folder}: its pipeline cannot be read: {first_line(error)}") from error
+        raise ConfigError(folder, f"its pipeline cannot be read: {first_line(error)}") from error
     stock = run.sampler.stock()
     evaluation = compare(run, {"exact": run.sampler, "stock": stock})
     stock.save_pretrained(out)

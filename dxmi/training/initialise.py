@@ -24,10 +24,10 @@ def event_shape(run: TrainConfig, data: Source | None) -> tuple[int, ...]:
     """
     shape = run.energy.event_shape if data is None else data.event_shape
     if shape is None:
-        raise ConfigError("data: the energy is a network, so it needs data to learn from")
+        raise ConfigError("data", "the energy is a network, so it needs data to learn from")
     own = run.energy.event_shape
     if own not in (None, shape):
-        raise ConfigError(f"energy: {type(run.energy).__name__} is a density of events {own}, the data {shape}")
+        raise ConfigError("energy", f"{type(run.energy).__name__} is a density of events {own}, the data {shape}")
     return shape
 
 
@@ -46,7 +46,7 @@ def first_item(
     x, cond = run.sampler.encode(*batch)
     if batch.about is not None and cond is None:
         kind = type(run.sampler).__name__
-        raise ConfigError(f"data.{about_key(run.data)}: {kind} draws at no conditions; leave it out")
+        raise ConfigError(f"data.{about_key(run.data)}", f"{kind} draws at no conditions", "leave it out")
     return x, cond
 
 
@@ -62,14 +62,14 @@ def initialise(run: TrainConfig, shape: tuple[int, ...], data: Source | None) ->
         if network is None:
             continue
         if getattr(network, "steps", steps) != steps:
-            raise ConfigError(f"{key}.steps: {network.steps} are not the sampler's {steps}")
+            raise ConfigError(f"{key}.steps", f"{network.steps} are not the sampler's {steps}")
         try:
             network(x, torch.full((1,), t), cond)
         except (RuntimeError, ValueError) as error:
             kind = type(network).__name__
-            raise ConfigError(f"{key}: {kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
+            raise ConfigError(key, f"{kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
         except IndexError as error:
-            raise ConfigError(f"{key}.steps: it has fewer than the sampler's {steps}") from error
+            raise ConfigError(f"{key}.steps", f"it has fewer than the sampler's {steps}") from error
     try:
         with torch.no_grad():
             cost = Cost(run.energy, run.value, steps, cond)
@@ -78,7 +78,7 @@ def initialise(run: TrainConfig, shape: tuple[int, ...], data: Source | None) ->
                 policy = cast(GaussianSampler, run.sampler)
                 ask("game.imitate", lambda: policy.imitation(x, torch.zeros(1, dtype=torch.long), cond))
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"sampler: it does not take {tuple(x.shape)}: {first_line(error)}") from error
+        raise ConfigError("sampler", f"it does not take {tuple(x.shape)}: {first_line(error)}") from error
 
 
 def start_from_weights(run: TrainConfig, plugin: dict[str, Any]) -> list[str]:
@@ -92,17 +92,19 @@ def start_from_weights(run: TrainConfig, plugin: dict[str, Any]) -> list[str]:
     if run.energy_weights is None:
         return []
     folder, key = energy_folder(run.energy_weights), "energy_weights"
-    require(any(True for _ in run.energy.parameters()), f"{key}: {plugin['name']} has nothing to learn; leave it out")
+    require(
+        any(True for _ in run.energy.parameters()), f"{key}", f"{plugin['name']} has nothing to learn", "leave it out"
+    )
     try:
         config, weights = read_energy(folder)
     except ConfigError as error:
-        raise ConfigError(f"{key}: {error}; give what 'dxmi pretrain' left of an energy, or a run") from error
+        raise ConfigError(key, f"{error}", "give what 'dxmi pretrain' left of an energy, or a run") from error
     before = config["plugin"]
-    require(before["name"] == plugin["name"], f"{key}: {folder} holds a {before['name']}, energy is {plugin['name']}")
+    require(before["name"] == plugin["name"], key, f"{folder} holds a {before['name']}, energy is {plugin['name']}")
     differing = differences(before, plugin, "energy")
     try:
         run.energy.load_state_dict(weights)
     except RuntimeError as error:
         why = "; ".join(differing) or str(error).strip().splitlines()[-1].strip()
-        raise ConfigError(f"{key}: the weights in {folder} do not fit the energy: {why}") from error
+        raise ConfigError(key, f"the weights in {folder} do not fit the energy: {why}") from error
     return differing

@@ -35,8 +35,8 @@ class ProxyWatch:
 
     def __init__(self, session: Session, settings: ProxyConfig):
         self.session, self.settings = session, settings
-        require(bool(session.run.evaluators), "proxy: the run has no evaluators to take a metric of; list one")
-        require(isinstance(session.data, Items | Stream), "proxy: it is for runs on stored data; leave it out")
+        require(bool(session.run.evaluators), "proxy", "the run has no evaluators to take a metric of", "list one")
+        require(isinstance(session.data, Items | Stream), "proxy", "it is for runs on stored data", "leave it out")
         judge = first_metric(session.config.resolved["evaluators"][0])
         self.judge = build_plugin(Evaluator, {**judge, "samples": settings.samples})  # type: ignore[type-abstract]
         self.history: list[tuple[int, float]] = []

@@ -37,8 +37,10 @@ class Session:
         tracker = values.tracker
         available = [str(known) for known in get_available_trackers()]
         if tracker is not None and tracker not in available:
-            raise ConfigError(f"tracker: '{tracker}' is not installed here; give null or one of {', '.join(available)}")
-        require(0 <= values.seed < 2**32, f"seed: {values.seed} is not between 0 and 2^32 - 1")
+            raise ConfigError(
+                "tracker", f"'{tracker}' is not installed here", f"give null or one of {', '.join(available)}"
+            )
+        require(0 <= values.seed < 2**32, "seed", f"{values.seed} is not between 0 and 2^32 - 1")
         set_seed(values.seed)
         self.run = run = config.build()
         self.data: Source | None = None if run.data is None else load_data(run.data)

@@ -19,7 +19,7 @@ class Ring(Energy):
     def __init__(self, radius: float = 2.0, width: float = 0.2):
         super().__init__()
         if radius < 0 or width <= 0:
-            raise ConfigError("ring: radius is at least 0 and width is positive")
+            raise ConfigError("ring", "radius is at least 0 and width is positive")
         self.radius, self.width = radius, width
 
     def forward(self, x, t=None, cond=None):
@@ -38,7 +38,7 @@ class Drift(GaussianSampler):
     def __init__(self, steps: int = 4, width: int = 64):
         super().__init__()
         if steps < 1:
-            raise ConfigError("drift: steps is at least 1")
+            raise ConfigError("drift", "steps is at least 1")
         self.steps = steps
         layers = nn.Linear(2 + steps, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
         self.drift = nn.Sequential(*layers)

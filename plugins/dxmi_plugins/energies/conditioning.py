@@ -31,10 +31,12 @@ class LabelProjection(Projection):
             ConfigError: the conditions are no labels, or out of range
         """
         if cond is None or cond.ndim != 1 or cond.is_floating_point():
-            raise ConfigError(f"classes: the energy asks for labels (B,), not {told(cond)}; 0 for an energy without")
+            raise ConfigError(
+                "classes", f"the energy asks for labels (B,), not {told(cond)}", "0 for an energy without"
+            )
         classes = self.table.num_embeddings
         if bool(((cond < 0) | (cond >= classes)).any()):
-            raise ConfigError(f"classes: labels {int(cond.min())}..{int(cond.max())} are not all in 0..{classes - 1}")
+            raise ConfigError("classes", f"labels {int(cond.min())}..{int(cond.max())} are not all in 0..{classes - 1}")
         return self.pair(self.table(cond), h)
 
 
@@ -57,7 +59,9 @@ class TextProjection(Projection):
             ConfigError: the conditions are no text embeddings
         """
         if cond is None or cond.ndim != 3:
-            raise ConfigError(f"text: the energy asks for embeddings (B,L,d), not {told(cond)}; false for one without")
+            raise ConfigError(
+                "text", f"the energy asks for embeddings (B,L,d), not {told(cond)}", "false for one without"
+            )
         pooled = torch.cat([cond.mean(1), cond.amax(1)], 1).to(h)
         return self.pair(self.head(nn.functional.silu(self.stem(pooled))), h)
 
@@ -74,9 +78,9 @@ def projection(classes: int, text: bool, width: int) -> LabelProjection | TextPr
         ConfigError: the number of classes is negative, or both are asked for
     """
     if classes < 0:
-        raise ConfigError(f"classes: {classes} is negative; 0 for none")
+        raise ConfigError("classes", f"{classes} is negative", "0 for none")
     if classes and text:
-        raise ConfigError("classes: a condition is labels or text, not both; leave classes or text out")
+        raise ConfigError("classes", "a condition is labels or text, not both", "leave classes or text out")
     if text:
         return TextProjection(width)
     return LabelProjection(classes, width) if classes else None

@@ -57,7 +57,7 @@ class ConvEnergy(Energy):
     ):
         super().__init__()
         if width < 1 or blocks < 1:
-            raise ConfigError("conv: width and blocks are at least 1")
+            raise ConfigError("conv", "width and blocks are at least 1")
         widths = [width if k < max(1, blocks // 3) else 2 * width for k in range(blocks)]
         self.stem = nn.LazyConv2d(width, 3, padding=1)
         self.time = TimeEmbedding(width) if time else None

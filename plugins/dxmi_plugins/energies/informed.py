@@ -55,13 +55,13 @@ class InformedValue(Energy):
         super().__init__()
         for name, value in {"steps": steps, "start": start, "low": low, "width": width, "depth": depth}.items():
             if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name}: {value} is not positive")
+                raise ConfigError(name, f"{value} is not positive")
         if low >= 1:
-            raise ConfigError(f"low: {low} is not below 1")
+            raise ConfigError("low", f"{low} is not below 1")
         if residual is not None and (finest, width, depth) != (0.1, 128, 3):
-            raise ConfigError("residual: it is f, so finest, width and depth are its own; leave them out here")
+            raise ConfigError("residual", "it is f, so finest, width and depth are its own", "leave them out here")
         if energy.event_shape is None:
-            raise ConfigError(f"energy: {type(energy).__name__} is no known density: it states no event_shape")
+            raise ConfigError("energy", f"{type(energy).__name__} is no known density: it states no event_shape")
         self.event_shape, self.steps, self.ceiling = energy.event_shape, steps, ceiling
         self.energy = energy.requires_grad_(False)
         w = low ** (1 - torch.arange(steps) / steps)
@@ -74,7 +74,7 @@ class InformedValue(Energy):
             self._residual(torch.zeros(1, *energy.event_shape), torch.zeros(1, dtype=torch.long), torch.zeros(1))
         except (RuntimeError, ValueError) as error:
             kind, shape = type(self.f).__name__, energy.event_shape
-            raise ConfigError(f"residual: {kind} does not take events {shape} of the target: {error}") from error
+            raise ConfigError("residual", f"{kind} does not take events {shape} of the target: {error}") from error
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""

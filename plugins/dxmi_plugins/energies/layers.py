@@ -34,7 +34,7 @@ def act(name: Activation) -> nn.Module:
     if name == "leaky_relu":
         return nn.LeakyReLU(0.2)
     if name not in MODULES:
-        raise ConfigError(f"activation: '{name}' is none of {', '.join(MODULES)}, leaky_relu")
+        raise ConfigError("activation", f"'{name}' is none of {', '.join(MODULES)}, leaky_relu")
     return MODULES[name]()
 
 
@@ -72,9 +72,9 @@ def features(count: int, bandwidth: float, inputs: int | None = None) -> nn.Modu
         ConfigError: the number is negative or the bandwidth not positive and finite
     """
     if count < 0:
-        raise ConfigError(f"frequencies: {count} is negative; 0 for none")
+        raise ConfigError("frequencies", f"{count} is negative", "0 for none")
     if not (bandwidth > 0 and math.isfinite(bandwidth)):
-        raise ConfigError(f"bandwidth: {bandwidth} is not positive and finite")
+        raise ConfigError("bandwidth", f"{bandwidth} is not positive and finite")
     return FourierFeatures(count, bandwidth, inputs) if count else nn.Identity()
 
 
@@ -88,7 +88,7 @@ class Scales(nn.Module):
     def __init__(self, steps: int, start: float, finest: float):
         super().__init__()
         if not 0 < finest <= start < math.inf:
-            raise ConfigError(f"finest: {finest} is not positive and at most start, {start}")
+            raise ConfigError("finest", f"{finest} is not positive and at most start, {start}")
         self.start = start
         self.range: Tensor
         self.register_buffer("range", torch.logspace(math.log10(start), math.log10(finest), steps), persistent=False)
@@ -111,6 +111,6 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor | None, like: Tensor) -> Tensor:
         """Raises ConfigError without a time: an energy learned with ``time: true`` is a value."""
         if t is None:
-            raise ConfigError("this network was built with time: true and needs a time t")
+            raise ConfigError("this network was built with time", "true and needs a time t")
         angles = t.to(like.dtype)[:, None] * self.frequencies
         return self.linear(torch.cat([angles.sin(), angles.cos()], 1))  # type: ignore[no-any-return]

@@ -47,9 +47,9 @@ class MLPEnergy(Energy):
         super().__init__()
         for key, given in {"width": width, "depth": depth}.items():
             if given < 1:
-                raise ConfigError(f"{key}: {given} is not positive")
+                raise ConfigError(key, f"{given} is not positive")
         if prior is not None and not (prior > 0 and math.isfinite(prior)):
-            raise ConfigError(f"prior: {prior} is not positive and finite; null adds none")
+            raise ConfigError("prior", f"{prior} is not positive and finite", "null adds none")
         self.prior = prior
         self.features = features(frequencies, bandwidth)
         self.stem = nn.LazyLinear(width)

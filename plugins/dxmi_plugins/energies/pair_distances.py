@@ -45,9 +45,9 @@ class PairDistances(Energy):
     ):
         super().__init__()
         if particles < 2:
-            raise ConfigError(f"particles: {particles} is less than 2")
+            raise ConfigError("particles", f"{particles} is less than 2")
         if dimensions < 1:
-            raise ConfigError(f"dimensions: {dimensions} is not positive")
+            raise ConfigError("dimensions", f"{dimensions} is not positive")
         self.event_shape = (particles - mean_free, dimensions)
         self.inverse = inverse
         pairs = incidence(particles).double()
@@ -65,7 +65,9 @@ class PairDistances(Energy):
         """
         if x.shape[1:] != self.event_shape:
             found, due = tuple(x.shape[1:]), self.event_shape
-            raise ConfigError(f"event shape {found} are not particles as particles, dimensions, mean_free say: {due}")
+            raise ConfigError(
+                f"event shape {found} are not particles as particles, dimensions, mean_free say", f"{due}"
+            )
         return self.mlp(self.features(x), t)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor) -> Tensor:

@@ -57,13 +57,13 @@ def _grid(energy: Energy, low: End, high: End, points: int) -> tuple[Tensor, Ten
     """Nodes (N,*S) and the logs of Simpson's weights (N,), where the energy lives."""
     shape = energy.event_shape
     if shape is None or math.prod(shape) not in (1, 2):
-        raise ConfigError(f"energy: {type(energy).__name__} has events of shape {shape}, not of one or two numbers")
+        raise ConfigError("energy", f"{type(energy).__name__} has events of shape {shape}, not of one or two numbers")
     if points < 3 or points % 2 == 0:
-        raise ConfigError(f"points: {points} is not an odd number of 3 or more, as Simpson's rule needs")
+        raise ConfigError("points", f"{points} is not an odd number of 3 or more, as Simpson's rule needs")
     like = next(chain(energy.parameters(), energy.buffers()), torch.empty(0))
     below, above = (_per_coordinate(end, math.prod(shape)) for end in (low, high))
     if not all(a < b for a, b in zip(below, above, strict=True)):
-        raise ConfigError(f"low: {low} is not below high: {high}")
+        raise ConfigError("low", f"{low} is not below high: {high}")
     weights = torch.full((points,), 2.0, dtype=torch.float64, device=like.device)
     weights[1::2] = 4
     weights[[0, -1]] = 1
@@ -78,5 +78,5 @@ def _grid(energy: Energy, low: End, high: End, points: int) -> tuple[Tensor, Ten
 def _per_coordinate(end: End, size: int) -> list[float]:
     ends = [float(e) for e in end] if isinstance(end, Sequence) else [float(end)] * size
     if len(ends) != size:
-        raise ConfigError(f"low, high: {end} is not one number for each of {size} coordinates")
+        raise ConfigError("low, high", f"{end} is not one number for each of {size} coordinates")
     return ends

@@ -34,9 +34,9 @@ class Separable(Energy):
     def __init__(self, shape: list[int], steps: int, start: float = 1.0, finest: float = 0.1, width: int = 32):
         super().__init__()
         if not shape or min(shape) < 1:
-            raise ConfigError(f"shape: {shape} is not a list of positive numbers")
+            raise ConfigError("shape", f"{shape} is not a list of positive numbers")
         if steps < 1 or width < 1:
-            raise ConfigError(f"steps: {steps} and width: {width} have to be at least 1")
+            raise ConfigError("steps", f"{steps} and width: {width} have to be at least 1")
         self.event_shape = tuple(shape)
         self.log_precision = nn.Parameter(torch.full((steps,), -math.log(2 * start**2)))
         self.scales = Scales(steps, start, finest)
@@ -51,7 +51,7 @@ class Separable(Energy):
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T-1 -> (B,)."""
         if t is None:
-            raise ConfigError("separable: it is a value and needs a time t")
+            raise ConfigError("separable", "it is a value and needs a time t")
         h = silu(self.stem(self.scales(x.flatten(1), t)) + self.coordinate + self.time(t, x)[:, None])
         prior = self.log_precision[t].exp() * x.square().flatten(1).sum(1)
         value: Tensor = prior + self.head(silu(self.hidden(h))).sum((1, 2))

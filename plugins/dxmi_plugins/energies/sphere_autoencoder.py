@@ -55,11 +55,11 @@ class SphereAutoencoder(Energy):
         super().__init__()
         widths = [1024, 1024, 1024] if widths is None else widths
         if not widths or min(widths) < 1:
-            raise ConfigError(f"widths: {widths} are not one or more positive numbers of units")
+            raise ConfigError("widths", f"{widths} are not one or more positive numbers of units")
         if latent < 2:
-            raise ConfigError(f"latent: a sphere needs 2 or more units, not {latent}")
+            raise ConfigError("latent", f"a sphere needs 2 or more units, not {latent}")
         if not (tau > 0 and math.isfinite(tau)):
-            raise ConfigError(f"tau: {tau} is not positive")
+            raise ConfigError("tau", f"{tau} is not positive")
         self.tau = tau
         self.encoder = nn.Sequential(nn.LazyLinear(widths[0]), *layers([*widths, latent]))
         self.decoder = nn.Sequential(nn.Linear(latent, widths[-1]), *layers(widths[::-1]), nn.SiLU())

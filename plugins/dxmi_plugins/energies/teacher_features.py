@@ -46,7 +46,7 @@ class TeacherFeatures(Energy):
     ):
         super().__init__()
         if width < 1:
-            raise ConfigError(f"width: {width} is not positive")
+            raise ConfigError("width", f"{width} is not positive")
         loaded = load_teacher(teacher, trust_remote_code)
         self.call, self.told = loaded.call, not isinstance(loaded.conditions, Unconditional)
         self.network = loaded.network.eval().requires_grad_(tune)
@@ -66,7 +66,7 @@ class TeacherFeatures(Energy):
             ConfigError: the teacher draws from labels or text, and there is no condition
         """
         if self.told and cond is None:
-            raise ConfigError("teacher: it draws from labels or text; this energy needs them as conditions")
+            raise ConfigError("teacher", "it draws from labels or text", "this energy needs them as conditions")
         return self.head(torch.cat([normalised(h) for h in self.features(x, cond)], 1)).squeeze(1)  # type: ignore[no-any-return]
 
     def features(self, x: Tensor, cond: Tensor | None = None) -> list[Tensor]:
@@ -118,7 +118,7 @@ def cut(network: Any, count: int | None) -> None:
     stack, transformer = blocks_of(network), hasattr(network, "transformer_blocks")
     count = count if count is not None else (len(stack) + 1) // 2 if transformer else len(stack)
     if not 1 <= count <= len(stack):
-        raise ConfigError(f"blocks: {count} is not in 1..{len(stack)}, the blocks that this teacher has to offer")
+        raise ConfigError("blocks", f"{count} is not in 1..{len(stack)}, the blocks that this teacher has to offer")
     kept = stack[:count]
     if transformer:
         network.transformer_blocks = nn.ModuleList(kept)

@@ -59,9 +59,9 @@ class GaussianPolicy(GaussianSampler):
         given = {"steps": steps, "first": first, "last": last, "scale": scale, "width": width, "depth": depth}
         for name, value in given.items():
             if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name}: {value} is not positive")
+                raise ConfigError(name, f"{value} is not positive")
         if not shape or min(shape) < 1:
-            raise ConfigError(f"shape: {shape} is no event shape; give one positive number or more")
+            raise ConfigError("shape", f"{shape} is no event shape", "give one positive number or more")
         self.shape, self.steps = tuple(shape), steps
         s2 = variances(schedule, first, last, steps)
         sigma2 = s2.flip(0).cumsum(0).flip(0)
@@ -82,7 +82,7 @@ class GaussianPolicy(GaussianSampler):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if the data have another event shape."""
         if shape != self.shape:
-            raise ConfigError(f"sampler.shape: {list(self.shape)} is not the data's, {list(shape)}")
+            raise ConfigError("sampler.shape", f"{list(self.shape)} is not the data's, {list(shape)}")
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """Normal noise as wide as noised data, (B,*S)."""

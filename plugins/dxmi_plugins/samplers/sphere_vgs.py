@@ -79,7 +79,7 @@ class SphereVGS(VGS):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless events are vectors of at least 2 numbers."""
         if len(shape) != 1 or shape[0] < 2:
-            raise ConfigError(f"sampler: the sphere needs events (D,) with D of 2 or more, not {shape}")
+            raise ConfigError("sampler", f"the sphere needs events (D,) with D of 2 or more, not {shape}")
 
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """Points (B,D) spread uniformly over the sphere."""

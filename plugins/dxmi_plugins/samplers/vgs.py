@@ -69,17 +69,17 @@ class VGS(GaussianSampler):
         super().__init__()
         for name, value in {"steps": steps, "first": first, "last": last, "tau": tau, "start": start}.items():
             if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name}: {value} is not positive")
+                raise ConfigError(name, f"{value} is not positive")
         if clip is not None and not clip > 0:
-            raise ConfigError(f"clip: {clip} is not positive; null does not clip")
+            raise ConfigError("clip", f"{clip} is not positive", "null does not clip")
         if probes is not None and probes < 1:
-            raise ConfigError(f"probes: {probes} is not positive; null takes one for each coordinate")
+            raise ConfigError("probes", f"{probes} is not positive", "null takes one for each coordinate")
         if probes is not None and covariance == "fixed":
-            raise ConfigError("probes: they are for covariance: posterior; leave them out")
+            raise ConfigError("probes", "they are for covariance: posterior", "leave them out")
         if covariance == "posterior" and draw == "value":
-            raise ConfigError("covariance: posterior belongs to draw: posterior")
+            raise ConfigError("covariance", "posterior belongs to draw: posterior")
         if chain == "vp" and max(first, last) >= 1:
-            raise ConfigError(f"first: the variances {first} and {last} of a vp chain have to be below 1")
+            raise ConfigError("first", f"the variances {first} and {last} of a vp chain have to be below 1")
         self.steps, self.tau, self.drift, self.draw, self.clip = steps, tau, drift, draw, clip
         self.covariance, self.probes = covariance, probes
         self.per_sample = covariance != "posterior"  # whose probes are random, and not from a generator

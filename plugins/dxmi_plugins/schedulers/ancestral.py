@@ -42,16 +42,16 @@ class AncestralScheduler:
         extra_node: bool = False,
     ):
         if steps < 1:
-            raise ConfigError(f"steps: {steps} steps cannot make a sample; give 1 or more")
+            raise ConfigError("steps", f"{steps} steps cannot make a sample", "give 1 or more")
         for key, value, fits in (("eta", eta, 0 <= eta <= 1), ("last_std", last_std, last_std > 0)):
             if not fits:
-                raise ConfigError(f"{key}: {value} is out of range; eta lies in 0..1 and last_std is positive")
+                raise ConfigError(key, f"{value} is out of range", "eta lies in 0..1 and last_std is positive")
         if rho <= 0:
-            raise ConfigError(f"rho: {rho} is not positive")
+            raise ConfigError("rho", f"{rho} is not positive")
         if extra_node and nodes != "karras":
-            raise ConfigError(f"extra_node: nodes '{nodes}' have none; set nodes: karras or leave it out")
+            raise ConfigError("extra_node", f"nodes '{nodes}' have none", "set nodes: karras or leave it out")
         if extra_node and eta == 0:
-            raise ConfigError("extra_node: without noise (eta: 0) it is of no use; leave it out")
+            raise ConfigError("extra_node", "without noise (eta: 0) it is of no use", "leave it out")
         self.steps, self.nodes, self.eta, self.last_std = steps, nodes, eta, last_std
         self.clip_sample, self.rho, self.extra_node = clip_sample, rho, extra_node
 
@@ -67,8 +67,9 @@ class AncestralScheduler:
             timesteps, a_t, s_t, end = timesteps[:-1], a_t[:-1], s_t[:-1], (s_t / a_t)[-1:]
         if levels.prediction_type in ("epsilon", "score") and not a_t.all():
             raise ConfigError(
-                f"nodes: at timestep {timesteps[0]:g} this {levels.prediction_type} teacher sees pure noise;"
-                " choose other nodes"
+                "nodes",
+                f"at timestep {timesteps[0]:g} this {levels.prediction_type} teacher sees pure noise",
+                "choose other nodes",
             )
         a_s, s_s = torch.cat([a_t[1:], torch.ones(1)]), torch.cat([s_t[1:], end])
         std = self.eta * std_up(a_t, s_t, a_s, s_s)
@@ -103,9 +104,9 @@ def karras(count: int, levels: Levels, rho: float) -> tuple[Tensor, Tensor, Tens
         ConfigError: the teacher knows no noise but that of its levels, or there is one node only
     """
     if levels.sigma_data is None and not (levels.alphas == 1).all():
-        raise ConfigError("nodes: karras is for EDM and variance-exploding teachers; choose trailing or logsnr")
+        raise ConfigError("nodes", "karras is for EDM and variance-exploding teachers", "choose trailing or logsnr")
     if count < 2:
-        raise ConfigError("steps: karras nodes go from the most noise to the least; give 2 steps or more")
+        raise ConfigError("steps", "karras nodes go from the most noise to the least", "give 2 steps or more")
     s = levels.sigmas.double() / levels.alphas.double()
     ramp = torch.linspace(0, 1, count, dtype=torch.float64)
     nodes = (s[-1] ** (1 / rho) + ramp * (s[0] ** (1 / rho) - s[-1] ** (1 / rho))) ** rho
@@ -129,7 +130,7 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
     """
     n = len(alphas)
     if not 1 <= steps <= n:
-        raise ConfigError(f"steps: {steps} is not between 1 and the teacher's {n} levels")
+        raise ConfigError("steps", f"{steps} is not between 1 and the teacher's {n} levels")
     ratio = n / steps
     if isinstance(nodes, list):
         chosen = nodes
@@ -145,11 +146,11 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
         wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)[:-1]
         chosen = (log_snr[None] - wanted[:, None]).abs().argmin(1).tolist()
     else:
-        raise ConfigError(f"nodes: '{nodes}' is not trailing, leading, quadratic, logsnr, karras or a list of levels")
+        raise ConfigError("nodes", f"'{nodes}' is not trailing, leading, quadratic, logsnr, karras or a list of levels")
     if any(not isinstance(node, int) for node in chosen):
-        raise ConfigError(f"nodes: {chosen} are not whole timesteps")
+        raise ConfigError("nodes", f"{chosen} are not whole timesteps")
     if len(chosen) != steps or any(a <= b for a, b in zip([n, *chosen], [*chosen, -1], strict=True)):
         raise ConfigError(
-            f"nodes: {chosen} are not {steps} falling timesteps in 0..{n - 1}; choose others or fewer steps"
+            "nodes", f"{chosen} are not {steps} falling timesteps in 0..{n - 1}", "choose others or fewer steps"
         )
     return chosen

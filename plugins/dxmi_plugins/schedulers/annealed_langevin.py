@@ -59,9 +59,9 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
         denoise: bool = True,
     ):
         if prediction_type not in ("score", "epsilon", "sample"):
-            raise ConfigError(f"prediction_type: '{prediction_type}' is not score, epsilon or sample")
+            raise ConfigError("prediction_type", f"'{prediction_type}' is not score, epsilon or sample")
         if sigmas is None and num_train_timesteps < 2:
-            raise ConfigError(f"num_train_timesteps: {num_train_timesteps} levels are no ladder; give 2 or more")
+            raise ConfigError("num_train_timesteps", f"{num_train_timesteps} levels are no ladder", "give 2 or more")
         levels = ladder(sigmas, sigma_max, sigma_min, num_train_timesteps)
         self.register_to_config(num_train_timesteps=len(levels))
         self.step_size = chosen_step_size(step_size, levels, inner)

@@ -27,9 +27,11 @@ def ladder(sigmas: list[float] | None, sigma_max: float, sigma_min: float, level
         return geometric_sigmas(sigma_max, sigma_min, levels)
     for above, below in zip([math.inf, *sigmas], [*sigmas, 0.0], strict=True):
         if not above > below:
-            raise ConfigError(f"sigmas: {above} is followed by {below}; give positive stds, each below the one before")
+            raise ConfigError(
+                "sigmas", f"{above} is followed by {below}", "give positive stds, each below the one before"
+            )
     if not sigmas:
-        raise ConfigError("sigmas: the list is empty; give positive stds, or null for a geometric ladder")
+        raise ConfigError("sigmas", "the list is empty", "give positive stds, or null for a geometric ladder")
     return [float(sigma) for sigma in sigmas]
 
 
@@ -40,11 +42,11 @@ def geometric_sigmas(sigma_max: float, sigma_min: float, levels: int) -> list[fl
         ConfigError: fewer than two levels, or not 0 < sigma_min < sigma_max
     """
     if levels < 2:
-        raise ConfigError(f"levels: {levels} cannot go from {sigma_max} to {sigma_min}; give 2 or more, or sigmas")
+        raise ConfigError("levels", f"{levels} cannot go from {sigma_max} to {sigma_min}", "give 2 or more, or sigmas")
     if not sigma_min > 0:
-        raise ConfigError(f"sigma_min: {sigma_min} is not positive")
+        raise ConfigError("sigma_min", f"{sigma_min} is not positive")
     if not sigma_min < sigma_max < math.inf:
-        raise ConfigError(f"sigma_max: {sigma_max} is not above sigma_min, {sigma_min}, or not finite")
+        raise ConfigError("sigma_max", f"{sigma_max} is not above sigma_min, {sigma_min}, or not finite")
     ratio = (sigma_min / sigma_max) ** (1 / (levels - 1))
     return [sigma_max * ratio**n for n in range(levels - 1)] + [sigma_min]
 
@@ -61,13 +63,13 @@ def chosen_step_size(step_size: float | None, sigmas: list[float], inner: int) -
         ConfigError: it or the number of steps a level is not positive, or there is one level only to choose it for
     """
     if inner < 1:
-        raise ConfigError(f"inner: {inner} steps a level; give 1 or more")
+        raise ConfigError("inner", f"{inner} steps a level", "give 1 or more")
     if step_size is None and len(sigmas) == 1:
-        raise ConfigError("step_size: null needs two levels or more to choose one; give a number")
+        raise ConfigError("step_size", "null needs two levels or more to choose one", "give a number")
     if step_size is None:
         return best_step_size(sigmas[-1], (sigmas[0] / sigmas[-1]) ** (1 / (len(sigmas) - 1)), inner)
     if not 0 < step_size < math.inf:
-        raise ConfigError(f"step_size: {step_size} is not positive")
+        raise ConfigError("step_size", f"{step_size} is not positive")
     return step_size
 
 
@@ -126,7 +128,7 @@ def suggest_sigmas(data: Tensor, sigma_min: float = 0.01, inner: int = 5) -> tup
     """
     sigma_max = largest_distance(data)
     if not sigma_max > sigma_min:
-        raise ConfigError(f"data: no two events are further apart than sigma_min, {sigma_min}")
+        raise ConfigError("data", f"no two events are further apart than sigma_min, {sigma_min}")
     levels = 1 + round(math.log(sigma_max / sigma_min) / math.log(level_ratio(data[0].numel())))
     sigmas = geometric_sigmas(sigma_max, sigma_min, max(2, levels))
     return sigmas, chosen_step_size(None, sigmas, inner)

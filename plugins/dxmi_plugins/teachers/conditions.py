@@ -43,7 +43,7 @@ class Unconditional:
 
     def null(self) -> Tensor:
         """There is none."""
-        raise ConfigError("guidance: the teacher is unconditional; leave it at 1")
+        raise ConfigError("guidance", "the teacher is unconditional", "leave it at 1")
 
     def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> None:
         """None."""
@@ -62,18 +62,22 @@ class Labels:
     def encode(self, about: Annotations, device: torch.device) -> Tensor:
         """The labels (B,) as they are, long."""
         if not isinstance(about, Tensor):
-            raise ConfigError(f"data.label: the teacher draws {self.classes} classes; name the column of their labels")
+            raise ConfigError(
+                "data.label", f"the teacher draws {self.classes} classes", "name the column of their labels"
+            )
         wrong = about[(about < 0) | (about >= self.classes)]
         if len(wrong):
             raise ConfigError(
-                f"data.label: {int(wrong[0])} is none of the teacher's classes, 0..{self.classes - 1}; use other data"
+                "data.label",
+                f"{int(wrong[0])} is none of the teacher's classes, 0..{self.classes - 1}",
+                "use other data",
             )
         return about.to(device, torch.long)
 
     def null(self) -> Tensor:
         """The label (1,) after the last class."""
         if not self.has_null:
-            raise ConfigError("guidance: the teacher's network has no class that means none; leave it at 1")
+            raise ConfigError("guidance", "the teacher's network has no class that means none", "leave it at 1")
         return torch.tensor([self.classes])
 
     def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
@@ -96,7 +100,7 @@ class Text:
     def encode(self, about: Annotations, device: torch.device) -> Tensor:
         """Embeddings (B,L,d), float32; with pooled ones (B,L+1,d), the last row theirs."""
         if about is None or isinstance(about, Tensor):
-            raise ConfigError("data.caption: the teacher draws from text; name the column of the captions")
+            raise ConfigError("data.caption", "the teacher draws from text", "name the column of the captions")
         text, _, *pooled = self._embed(about, device, guided=False)
         return (pack(text, pooled[0]) if pooled else text).float()
 
@@ -117,7 +121,7 @@ class Text:
     def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
         """Sample i is at prompt i, from the first again after the last. Raises ConfigError without any."""
         if not prompts:
-            raise ConfigError("sampler.prompts: the teacher draws from text; list some captions to draw samples at")
+            raise ConfigError("sampler.prompts", "the teacher draws from text", "list some captions to draw samples at")
         used, places = torch.unique(turns(n, generator) % len(prompts), return_inverse=True)
         return self.encode([prompts[i] for i in used.tolist()], device)[places.to(device)]
 

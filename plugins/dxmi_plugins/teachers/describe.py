@@ -39,14 +39,14 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"teacher: {source} cannot be had from the hub: {reason}") from error
+        raise ConfigError("teacher", f"{source} cannot be had from the hub: {reason}") from error
     check_files(source, folder, trust_remote_code)
     index = json.loads((folder / "model_index.json").read_text())
     parts = {key: value for key, value in index.items() if isinstance(value, list) and value[0] and key[0] != "_"}
     pipeline = skeleton(source, folder, parts)
     network = pipeline.transformer or pipeline.unet
     if network is None:
-        raise ConfigError(f"{source}: has no unet and no transformer; only pipelines that draw images are supported")
+        raise ConfigError(source, "has no unet and no transformer", "only pipelines that draw images are supported")
     space, levels = space_of(pipeline), levels_of(pipeline.scheduler)
     caller(network, space.factor)  # refuses what is not supported
     size = network.config.sample_size
@@ -77,7 +77,7 @@ def skeleton(source: str, folder: Path, parts: dict[str, Any]) -> Any:
         name = parts[key][1]
         kind: Any = known.get(name) or getattr(diffusers, name, None)
         if kind is None:
-            raise ConfigError(f"{source}: its {key} is a {name}, which diffusers does not have; it cannot be inspected")
+            raise ConfigError(source, f"its {key} is a {name}, which diffusers does not have", "it cannot be inspected")
         settings = kind.load_config(folder / key)
         with nullcontext() if key == "scheduler" else init_empty_weights():
             found[key] = kind.from_config(settings)

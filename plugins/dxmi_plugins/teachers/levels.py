@@ -30,11 +30,11 @@ def levels_of(scheduler: Any) -> Levels:
         sigmas = scheduler.sigmas.double()
         return Levels(torch.arange(len(sigmas)), torch.ones_like(sigmas), sigmas, kind)
     if kind not in PREDICTION_TYPES:
-        raise ConfigError(f"teacher: its {name} predicts '{kind}'; supported are {', '.join(PREDICTION_TYPES)}")
+        raise ConfigError("teacher", f"its {name} predicts '{kind}'", f"supported are {', '.join(PREDICTION_TYPES)}")
     if isinstance(scheduler, EDMEulerScheduler | EDMDPMSolverMultistepScheduler):
         return edm_levels(scheduler, kind)
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ConfigError(f"teacher: {name} is not supported; supported are {SUPPORTED}")
+        raise ConfigError("teacher", f"{name} is not supported", f"supported are {SUPPORTED}")
     abar = scheduler.alphas_cumprod.double()
     return Levels(torch.arange(len(abar)), abar.sqrt(), (1 - abar).sqrt(), kind)
 

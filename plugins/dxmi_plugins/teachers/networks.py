@@ -30,7 +30,9 @@ def caller(network: Any, factor: int) -> Call:
     if isinstance(network, UNet2DConditionModel):
         for key in UNFILLED:
             if network.config.get(key):
-                raise ConfigError(f"teacher: its network has the input {key}, which is not supported; take another one")
+                raise ConfigError(
+                    "teacher", f"its network has the input {key}, which is not supported", "take another one"
+                )
     if isinstance(network, UNet2DModel) and network.config.class_embed_type is None:
         return call_unet
     if isinstance(network, DiTTransformer2DModel):
@@ -43,7 +45,7 @@ def caller(network: Any, factor: int) -> Call:
         if network.config.addition_embed_type == "text_time":
             return partial(call_sdxl, factor=factor)
     kinds = "UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel (text or text_time), SD3Transformer2DModel"
-    raise ConfigError(f"teacher: this {type(network).__name__} is not supported; supported are {kinds}")
+    raise ConfigError("teacher", f"this {type(network).__name__} is not supported", f"supported are {kinds}")
 
 
 def in_precision(call: Call, dtype: torch.dtype) -> Call:

@@ -95,5 +95,5 @@ def space_of(pipeline: Any) -> Space:
     if vae is None:
         return Pixels()
     if not isinstance(vae, AutoencoderKL | VQModel):
-        raise ConfigError(f"teacher: its {type(vae).__name__} is not supported; AutoencoderKL and VQModel are")
+        raise ConfigError("teacher", f"its {type(vae).__name__} is not supported", "AutoencoderKL and VQModel are")
     return Latents(vae)

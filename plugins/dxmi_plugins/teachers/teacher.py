@@ -100,12 +100,14 @@ def load_teacher(
     network_name = "transformer" if hasattr(pipeline, "transformer") else "unet"
     network: Any = getattr(pipeline, network_name, None)
     if network is None or getattr(pipeline, "scheduler", None) is None:
-        raise ConfigError(f"teacher: {name} has no network and scheduler; supported are {', '.join(PIPELINES)}")
+        raise ConfigError("teacher", f"{name} has no network and scheduler", f"supported are {', '.join(PIPELINES)}")
     space = space_of(pipeline)
     call, levels = caller(network, space.factor), levels_of(pipeline.scheduler)
     channels, outputs = network.config.in_channels, network.config.out_channels
     if outputs not in (channels, 2 * channels):
-        raise ConfigError(f"teacher: the network of {name} makes {outputs} channels of {channels}; take one that draws")
+        raise ConfigError(
+            "teacher", f"the network of {name} makes {outputs} channels of {channels}", "take one that draws"
+        )
     if pipeline.scheduler.config.get("thresholding"):
         warnings.warn(f"teacher: the thresholding of {name} is ignored", stacklevel=2)
     network.eval()
@@ -166,14 +168,14 @@ def load_pipeline(name: str, trust_remote_code: bool, given: dict[str, Any] | No
         reason = str(error).strip().split("\n")[0]
         advice = f"; only safetensors are read; {CONVERT.format(name=name)}" if "safetensors" in reason else ""
         advice = advice or ("; set trust_remote_code: true if you trust it" if "trust_remote_code" in reason else "")
-        raise ConfigError(f"teacher: {name} could not be loaded as a diffusers pipeline: {reason}{advice}") from error
+        raise ConfigError("teacher", f"{name} could not be loaded as a diffusers pipeline: {reason}{advice}") from error
 
 
 def find_folder(name: str, trust_remote_code: bool) -> Path:
     """The folder itself, or where a hub id was downloaded to. Raises ConfigError if it is neither."""
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise ConfigError(f"teacher: there is no folder {name}; give a diffusers pipeline's folder or hub id")
+        raise ConfigError("teacher", f"there is no folder {name}", "give a diffusers pipeline's folder or hub id")
     if folder.is_dir():
         return folder
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
@@ -195,23 +197,25 @@ def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, A
         ConfigError: the folder should not be loaded
     """
     if not (folder / "model_index.json").is_file():
-        raise ConfigError(f"teacher: {name} is not a diffusers pipeline: it has no model_index.json")
+        raise ConfigError("teacher", f"{name} is not a diffusers pipeline: it has no model_index.json")
     index = json.loads((folder / "model_index.json").read_text())
     code = remote_code(folder, index)
     if code and not trust_remote_code:
         raise ConfigError(
-            f"teacher: {name} would run code of its own, {', '.join(code)}; set trust_remote_code: true if you trust it"
+            "teacher",
+            f"{name} would run code of its own, {', '.join(code)}",
+            "set trust_remote_code: true if you trust it",
         )
     kind = index["_class_name"]
     if isinstance(kind, str) and kind not in PIPELINES:
-        raise ConfigError(f"teacher: {name} is a {kind}; supported are {', '.join(PIPELINES)}")
+        raise ConfigError("teacher", f"{name} is a {kind}", f"supported are {', '.join(PIPELINES)}")
     parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
     found: dict[str, Any] = {key: None for key, value in parts.items() if value == [None, None]}
     for part in (folder / key for key in parts if (folder / key).is_dir()):
         pickles = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
         if pickles and not any(part.glob("*.safetensors")):
             convert = CONVERT.format(name=name)
-            raise ConfigError(f"teacher: {part.name}/{pickles[0]} is a pickle, which can run code; {convert}")
+            raise ConfigError("teacher", f"{part.name}/{pickles[0]} is a pickle, which can run code", f"{convert}")
         weights = list(part.glob("*.safetensors"))
         if weights and all(f".{VARIANT}" in file.name for file in weights):
             found["variant"] = VARIANT

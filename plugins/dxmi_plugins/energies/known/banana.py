@@ -29,9 +29,9 @@ class Banana(Energy):
     def __init__(self, b: float = 1.0, scale: float = 1.0):
         super().__init__()
         if not math.isfinite(b):
-            raise ConfigError(f"b: {b} is not finite")
+            raise ConfigError("b", f"{b} is not finite")
         if not (scale > 0 and math.isfinite(scale)):
-            raise ConfigError(f"scale: {scale} is not positive")
+            raise ConfigError("scale", f"{scale} is not positive")
         self.b, self.scale = b, scale
         self.constant = math.log(2 * math.pi * scale)
         self.place: Tensor

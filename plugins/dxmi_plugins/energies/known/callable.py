@@ -29,7 +29,7 @@ class CallableEnergy(Energy):
     def __init__(self, function: str | Callable[[Tensor], Tensor], shape: list[int], log_z: float | None = None):
         super().__init__()
         if any(size < 1 for size in shape):
-            raise ConfigError(f"shape: {shape} has a size that is not positive")
+            raise ConfigError("shape", f"{shape} has a size that is not positive")
         self.function = _found(function) if isinstance(function, str) else function
         self.event_shape, self.log_z = tuple(shape), log_z
         self._try()
@@ -46,23 +46,27 @@ class CallableEnergy(Energy):
             e: Any = self.function(x)
         except Exception as error:  # it is the user's and may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ConfigError(f"function: it fails on x of shape {tuple(x.shape)}: {reason}") from error
+            raise ConfigError("function", f"it fails on x of shape {tuple(x.shape)}: {reason}") from error
         found = f"shape {tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__
         if found != "shape (2,)":
-            raise ConfigError(f"function: it returns {found} for x of shape {tuple(x.shape)}; return one energy a row")
+            raise ConfigError(
+                "function", f"it returns {found} for x of shape {tuple(x.shape)}", "return one energy a row"
+            )
 
 
 def _found(path: str) -> Callable[[Tensor], Tensor]:
     module, colon, attribute = path.partition(":")
     if not (module and colon and attribute):
-        raise ConfigError(f"function: '{path}' is not of the form module:attribute")
+        raise ConfigError("function", f"'{path}' is not of the form module:attribute")
     try:
         found = attrgetter(attribute)(import_module(module))
     except AttributeError as error:
-        raise ConfigError(f"function: {module} has no attribute {attribute}") from error
+        raise ConfigError("function", f"{module} has no attribute {attribute}") from error
     except Exception as error:  # a module may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"function: {module} cannot be imported: {reason}; is its folder on PYTHONPATH?") from error
+        raise ConfigError(
+            "function", f"{module} cannot be imported: {reason}", "is its folder on PYTHONPATH?"
+        ) from error
     if not callable(found):
-        raise ConfigError(f"function: {path} is no function but of type {type(found).__name__}")
+        raise ConfigError("function", f"{path} is no function but of type {type(found).__name__}")
     return found  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ class Tempered(Energy):
     def __init__(self, energy: Energy, tau: float = 1.0):
         super().__init__()
         if not (tau > 0 and math.isfinite(tau)):
-            raise ConfigError(f"tau: {tau} is not positive")
+            raise ConfigError("tau", f"{tau} is not positive")
         self.energy, self.tau, self.event_shape = energy, tau, energy.event_shape
         self.log_z = energy.log_z if tau == 1 else None
 
@@ -60,14 +60,14 @@ class Mixture(Energy):
     def __init__(self, energies: list[Energy], weights: list[float] | None = None):
         super().__init__()
         if not energies:
-            raise ConfigError("energies: give at least one")
+            raise ConfigError("energies", "give at least one")
         log_zs = [_log_z(e, i) for i, e in enumerate(energies)]
         shapes = {e.event_shape for e in energies}
         if len(shapes) > 1:
-            raise ConfigError(f"energies: their event shapes differ: {', '.join(map(str, shapes))}")
+            raise ConfigError("energies", f"their event shapes differ: {', '.join(map(str, shapes))}")
         given = [1.0] * len(energies) if weights is None else weights
         if len(given) != len(energies) or not all(w > 0 and math.isfinite(w) for w in given):
-            raise ConfigError(f"weights: {weights} are not {len(energies)} positive numbers, one for each energy")
+            raise ConfigError("weights", f"{weights} are not {len(energies)} positive numbers, one for each energy")
         self.energies, self.event_shape = nn.ModuleList(energies), shapes.pop()
         self.weights = [w / sum(given) for w in given]
         self.constants = [z - math.log(w) for z, w in zip(log_zs, self.weights, strict=True)]
@@ -106,5 +106,5 @@ class Mixture(Energy):
 
 def _log_z(energy: Energy, i: int) -> float:
     if energy.log_z is None:
-        raise ConfigError(f"energies: number {i}, a {type(energy).__name__}, has no known log Z; take it out")
+        raise ConfigError("energies", f"number {i}, a {type(energy).__name__}, has no known log Z", "take it out")
     return energy.log_z

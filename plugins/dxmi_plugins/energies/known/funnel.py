@@ -26,9 +26,9 @@ class Funnel(Energy):
     def __init__(self, dim: int = 10, scale: float = 3.0):
         super().__init__()
         if dim < 2:
-            raise ConfigError(f"dim: {dim} is too small; a funnel has at least 2 dimensions")
+            raise ConfigError("dim", f"{dim} is too small", "a funnel has at least 2 dimensions")
         if not (scale > 0 and math.isfinite(scale)):
-            raise ConfigError(f"scale: {scale} is not positive")
+            raise ConfigError("scale", f"{scale} is not positive")
         self.event_shape = (dim,)
         self.dim, self.scale = dim, scale
         self.constant = math.log(scale) + dim / 2 * math.log(2 * math.pi)

@@ -42,14 +42,14 @@ class GaussianMixture(Energy):
     ):
         super().__init__()
         if (preset is None) == (means is None):
-            raise ConfigError("preset: give either a preset or means")
+            raise ConfigError("preset", "give either a preset or means")
         m, variance = (_numbers("means", means), 1.0) if preset is None else _preset(preset)
         if m.ndim != 2 or not m.numel():
-            raise ConfigError("means: give K lists of D numbers")
+            raise ConfigError("means", "give K lists of D numbers")
         count, self.event_shape = len(m), (m.shape[1],)
         w = torch.ones(count, dtype=m.dtype) if weights is None else _numbers("weights", weights)
         if w.shape != (count,) or not (w > 0).all():
-            raise ConfigError(f"weights: {weights} are not {count} positive numbers, one for each component")
+            raise ConfigError("weights", f"{weights} are not {count} positive numbers, one for each component")
         self.modes: Tensor
         self.register_buffer("modes", m.to(torch.get_default_dtype()), persistent=False)
         self.means, self.log_weights = m, (w / w.sum()).log()
@@ -132,9 +132,9 @@ def _numbers(name: str, given: object) -> Tensor:
     try:
         numbers = torch.tensor(given, dtype=torch.float64)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{name}: the lists differ in length") from error
+        raise ConfigError(name, "the lists differ in length") from error
     if not numbers.isfinite().all():
-        raise ConfigError(f"{name}: not every number is finite")
+        raise ConfigError(name, "not every number is finite")
     return numbers
 
 
@@ -143,12 +143,12 @@ def _matrices(given: object, count: int, dim: int) -> Tensor:
     c = _numbers("covariances", given)
     if tuple(c.shape) not in ((), (count,), (count, dim), (count, dim, dim)):
         forms = f"one variance, {count} variances, {count} lists of {dim} variances, or {count} {dim}x{dim} matrices"
-        raise ConfigError(f"covariances: their shape is {tuple(c.shape)}; give {forms}")
+        raise ConfigError("covariances", f"their shape is {tuple(c.shape)}", f"give {forms}")
     if c.ndim < 3:
         c = torch.diag_embed(c.reshape(*c.shape, *[1] * (2 - c.ndim)).expand(count, dim))
     for k, matrix in enumerate(c):
         if not matrix.equal(matrix.T) or torch.linalg.cholesky_ex(matrix).info:
-            raise ConfigError(f"covariances: number {k} is not symmetric and positive definite")
+            raise ConfigError("covariances", f"number {k} is not symmetric and positive definite")
     return c
 
 
@@ -163,4 +163,4 @@ def _preset(name: str) -> tuple[Tensor, float]:
     if name == "eight_gaussians":
         angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
         return 2 * torch.stack([angle.cos(), angle.sin()], 1), 0.1**2
-    raise ConfigError(f"preset: no '{name}'; give gmm9, gmm25, gmm40 or eight_gaussians")
+    raise ConfigError("preset", f"no '{name}'", "give gmm9, gmm25, gmm40 or eight_gaussians")

@@ -28,7 +28,7 @@ class MeanFree(Energy):
         super().__init__()
         shape = energy.event_shape
         if shape is None or len(shape) not in (1, 2) or shape[0] < 2:
-            raise ConfigError(f"energy: events of shape {shape} are not particles (n,d) with n of 2 or more")
+            raise ConfigError("energy", f"events of shape {shape} are not particles (n,d) with n of 2 or more")
         self.energy = energy
         self.event_shape = (shape[0] - 1, *shape[1:])
         self.log_z = getattr(energy, "log_z_mean_free", None)

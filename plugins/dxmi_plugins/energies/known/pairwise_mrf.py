@@ -31,12 +31,14 @@ class PairwiseMRF(Energy):
         super().__init__()
         n = len(theta)
         if n < 2 or any(len(row) != n for row in theta):
-            raise ConfigError(f"theta: rows of {[len(row) for row in theta]} numbers are no square matrix of 2 or more")
+            raise ConfigError(
+                "theta", f"rows of {[len(row) for row in theta]} numbers are no square matrix of 2 or more"
+            )
         if not all(math.isfinite(value) for row in theta for value in row):
-            raise ConfigError("theta: it holds a value that is not finite")
+            raise ConfigError("theta", "it holds a value that is not finite")
         for i, j in torch.triu_indices(n, n, 1).T.tolist():
             if theta[i][j] != theta[j][i]:
-                raise ConfigError(f"theta: entries [{i}][{j}] and [{j}][{i}] differ; give a symmetric matrix")
+                raise ConfigError("theta", f"entries [{i}][{j}] and [{j}][{i}] differ", "give a symmetric matrix")
         self.event_shape = (n,)
         i, j = torch.triu_indices(n, n, 1)
         self.register_buffer("pairs", incidence(n), persistent=False)

@@ -120,7 +120,7 @@ class LennardJones(Particles):
 
     def __init__(self, particles: int = 13):
         if particles < 2:
-            raise ConfigError(f"particles: {particles} is less than 2")
+            raise ConfigError("particles", f"{particles} is less than 2")
         super().__init__(particles, 3)
         self.file = "lennard_jones_13" if particles == 13 else None
 

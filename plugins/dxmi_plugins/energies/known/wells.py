@@ -25,9 +25,9 @@ class DoubleWell(Energy):
     def __init__(self, dim: int = 5, separation: float = 2.0):
         super().__init__()
         if dim < 1:
-            raise ConfigError(f"dim: {dim} is not positive")
+            raise ConfigError("dim", f"{dim} is not positive")
         if not (separation > 0 and math.isfinite(separation)):
-            raise ConfigError(f"separation: {separation} is not positive and finite")
+            raise ConfigError("separation", f"{separation} is not positive and finite")
         self.event_shape = (dim,)
         self.dim, self.separation = dim, separation
         # By symmetry |x| is enough. Beyond these ends its density is below exp(-64) of the largest.
@@ -68,7 +68,7 @@ class ManyWell(Energy):
     def __init__(self, dim: int = 32):
         super().__init__()
         if dim < 2 or dim % 2:
-            raise ConfigError(f"dim: {dim} is not a positive even number")
+            raise ConfigError("dim", f"{dim} is not a positive even number")
         self.event_shape, self.pairs = (dim,), dim // 2
         self.well = Table(
             lambda x: x**4 - 6 * x**2 - x / 2, -4, 4

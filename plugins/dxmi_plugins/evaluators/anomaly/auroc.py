@@ -36,7 +36,7 @@ def auroc_table(
     labels = checked(scores, labels, masks)
     names = ["all"] * len(scores) if classes is None else list(classes)
     if len(names) != len(scores):
-        raise ConfigError(f"classes: there are {len(names)} for {len(scores)} images; give one for each")
+        raise ConfigError("classes", f"there are {len(names)} for {len(scores)} images", "give one for each")
     aggregators = fitting(aggregators, scores, masks, window)
     table = {}
     for name in sorted(set(names)):
@@ -55,9 +55,11 @@ def mean_row(table: dict[str, dict[str, float]]) -> dict[str, float]:
 def checked(scores: Tensor, labels: Tensor | None, masks: Tensor | None) -> Tensor:
     """The labels; raises as ``auroc_table`` tells if scores, labels or masks cannot be ranked."""
     if labels is None:
-        raise ConfigError("labels: AUROC needs one for each image, 0 for good and 1 for defect; these data have none")
+        raise ConfigError(
+            "labels", "AUROC needs one for each image, 0 for good and 1 for defect", "these data have none"
+        )
     if scores.ndim not in (1, 3) or not scores.numel():
-        raise ConfigError(f"scores: they are {tuple(scores.shape)}; give maps (N,h,w) or one number an image (N,)")
+        raise ConfigError("scores", f"they are {tuple(scores.shape)}", "give maps (N,h,w) or one number an image (N,)")
     if not scores.isfinite().all():
         row = int((~scores.isfinite().view(len(scores), -1).all(1)).nonzero()[0])
         raise FloatingPointError(f"the scores of image {row} are not all finite numbers, so they have no order")
@@ -65,11 +67,11 @@ def checked(scores: Tensor, labels: Tensor | None, masks: Tensor | None) -> Tens
         if given is None:
             continue
         if given.ndim != ndim:
-            raise ConfigError(f"{what}: they are {tuple(given.shape)}; give {'(N,)' if ndim == 1 else '(N,H,W)'}")
+            raise ConfigError(what, f"they are {tuple(given.shape)}", f"give {'(N,)' if ndim == 1 else '(N,H,W)'}")
         if len(given) != len(scores):
-            raise ConfigError(f"{what}: there are {len(given)} for {len(scores)} images; give one for each")
+            raise ConfigError(what, f"there are {len(given)} for {len(scores)} images", "give one for each")
         if not ((given == 0) | (given == 1)).all():
-            raise ConfigError(f"{what}: they are 0 for good and 1 for defect, and here are others")
+            raise ConfigError(what, "they are 0 for good and 1 for defect, and here are others")
     return labels
 
 
@@ -77,14 +79,14 @@ def fitting(aggregators: Sequence[str] | None, scores: Tensor, masks: Tensor | N
     """The aggregators in use; raises ConfigError if one has not what it needs."""
     if scores.ndim == 1:
         if aggregators is not None:
-            raise ConfigError("aggregators: each image has a single score, so there is nothing to aggregate")
+            raise ConfigError("aggregators", "each image has a single score, so there is nothing to aggregate")
         return ()
     fits = masks is not None and window <= min(masks.shape[1:])
     if aggregators is None:
         return AGGREGATORS if fits else AGGREGATORS[:2]
     if "pool" in aggregators and not fits:
         why = "there are none" if masks is None else f"they are {tuple(masks.shape[1:])}"
-        raise ConfigError(f"aggregators: pool needs masks of at least {window} x {window} pixels, and {why}")
+        raise ConfigError("aggregators", f"pool needs masks of at least {window} x {window} pixels, and {why}")
     return aggregators
 
 
@@ -102,7 +104,7 @@ def figures(
     if labels.min() == labels.max():
         kind = "good" if labels[0] == 0 else "defective"
         where = "" if name == "all" else f" in class {who}"
-        raise ConfigError(f"labels: all are {kind}{where}; AUROC needs both kinds")
+        raise ConfigError("labels", f"all are {kind}{where}", "AUROC needs both kinds")
     if scores.ndim == 1:
         return {"det": auroc(labels, scores)}
     maps = scores if masks is None else upsampled(scores, tuple(masks.shape[1:]), align_corners)
@@ -114,7 +116,7 @@ def figures(
     found = {f"det_{way}": auroc(labels, ways[way]()) for way in aggregators}
     if masks is not None:
         if masks.min() == masks.max():
-            raise ConfigError(f"masks: those of class {who} have pixels of one kind alone; AUROC needs both kinds")
+            raise ConfigError("masks", f"those of class {who} have pixels of one kind alone", "AUROC needs both kinds")
         found["loc"] = auroc(masks, maps)
     return found
 

@@ -35,7 +35,7 @@ class Anomaly:
     def __init__(self, aggregators: list[str] | None = None, window: int = 16, align_corners: bool = False):
         check_some("aggregators", aggregators, AGGREGATORS)
         if window < 1:
-            raise ConfigError(f"window: {window} is not positive")
+            raise ConfigError("window", f"{window} is not positive")
         self.aggregators, self.window, self.align_corners = aggregators, window, align_corners
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
@@ -47,8 +47,9 @@ class Anomaly:
         """
         if not isinstance(reference, Labelled):
             raise ConfigError(
-                "evaluators: anomaly needs labels, which the data of a run have not; "
-                "give them to 'dxmi score RUN DATA --labels COLUMN', or as a Labelled reference in Python"
+                "evaluators",
+                "anomaly needs labels, which the data of a run have not",
+                "give them to 'dxmi score RUN DATA --labels COLUMN', or as a Labelled reference in Python",
             )
         table = auroc_table(
             draw(len(reference)),

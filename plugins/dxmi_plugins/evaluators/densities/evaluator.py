@@ -46,7 +46,7 @@ class Densities:
         check_some("metrics", metrics, self.METRICS)
         for name, number in {"samples": samples, "aligned": aligned}.items():
             if number is not None and number < 2:
-                raise ConfigError(f"{name}: {number} are too few for a distance; give at least 2")
+                raise ConfigError(name, f"{number} are too few for a distance", "give at least 2")
         self.metrics, self.samples, self.aligned = metrics, samples, aligned
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
@@ -57,15 +57,15 @@ class Densities:
             FloatingPointError: a sample or its energy is not finite
         """
         if not isinstance(reference, DensitySamples):
-            raise ConfigError("evaluators: densities compares samples of a known density; for images take fidelity")
+            raise ConfigError("evaluators", "densities compares samples of a known density", "for images take fidelity")
         y = reference.samples[: self.samples]
         x = draw(len(y)).to(y)
         if x.shape != y.shape:
-            raise ConfigError(f"samples are {tuple(x.shape)}, the reference {tuple(y.shape)}")
+            raise ConfigError("samples", f"they are {tuple(x.shape)}, the reference {tuple(y.shape)}")
         found = self._fitting(x, y, reference.energy)
         for name in set(self.metrics or ()) - set(found):
             needs = "particles that the energy tells" if name == "aligned_w2" else "modes"
-            raise ConfigError(f"metrics: {name} needs {needs}, and {type(reference.energy).__name__} has none")
+            raise ConfigError("metrics", f"{name} needs {needs}, and {type(reference.energy).__name__} has none")
         wanted = found if self.metrics is None else self.metrics
         return {name: float(found[name]()) for name in wanted}
 

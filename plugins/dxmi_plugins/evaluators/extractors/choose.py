@@ -26,12 +26,13 @@ def make_extractor(
     if own is not None:
         return own(None if weights is None else Path(weights).expanduser(), option)
     if weights is not None:
-        raise ConfigError(f"{option}: they are Inception's or VGG16's; {given} has its own")
+        raise ConfigError(option, "they are Inception's or VGG16's", f"{given} has its own")
     if path.suffix == ".safetensors":
         return ClassifierFile(path)
     if path.is_dir() or (given.count("/") == 1 and not given.startswith((".", "/", "~"))):
         return Backbone(str(path) if path.is_dir() else given, key)
     raise ConfigError(
-        f"{key}: '{given}' is none of inception-v3-compat, vgg16, a .safetensors file of examples/train_extractor.py, "
-        "a transformers model's folder or hub id"
+        key,
+        f"'{given}' is none of inception-v3-compat, vgg16, a .safetensors file of examples/train_extractor.py, "
+        "a transformers model's folder or hub id",
     )

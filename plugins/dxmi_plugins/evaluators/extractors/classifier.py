@@ -50,7 +50,7 @@ class Classifier(nn.Module):
     def load(cls, path: Path) -> Classifier:
         """Raises ConfigError if the file is missing or was not written by ``save``."""
         if not path.is_file():
-            raise ConfigError(f"extractor: there is no file {path}; examples/train_extractor.py makes one")
+            raise ConfigError("extractor", f"there is no file {path}", "examples/train_extractor.py makes one")
         try:
             with safe_open(path, "pt") as file:
                 options = json.loads((file.metadata() or {})["options"])
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
             model = cls(**options)
             model.load_state_dict(weights)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"extractor: {path} is no classifier of examples/train_extractor.py") from error
+            raise ConfigError("extractor", f"{path} is no classifier of examples/train_extractor.py") from error
         return model.eval()
 
 

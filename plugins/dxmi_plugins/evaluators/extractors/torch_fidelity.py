@@ -32,7 +32,7 @@ class TorchFidelity(Extractor):
 
     def __init__(self, weights: Path | None, option: str = "weights"):
         if weights is not None and not weights.is_file():
-            raise ConfigError(f"{option}: there is no file {weights}")
+            raise ConfigError(option, f"there is no file {weights}")
         self.given, self.option = weights, option
         own = self.sha256
         self.name = self.usual if own is None or own.startswith(self.prefix) else f"{self.path.stem}_{own[:8]}"
@@ -62,7 +62,7 @@ class TorchFidelity(Extractor):
             return self.kind(self.usual, list(self.layers), feature_extractor_weights_path=str(path))  # type: ignore[no-any-return]
         except (RuntimeError, ValueError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
             raise ConfigError(
-                f"{self.option}: {path} holds no weights of {self.usual} ({Path(self.url).name})"
+                self.option, f"{path} holds no weights of {self.usual} ({Path(self.url).name})"
             ) from error
 
     def fetch(self, path: Path) -> None:
@@ -72,8 +72,10 @@ class TorchFidelity(Extractor):
             torch.hub.download_url_to_file(self.url, str(path), hash_prefix=self.prefix, progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise ConfigError(
-                f"{self.option}: {path} is missing, and {self.url} is out of reach; fetch {path.name} elsewhere "
-                f"and give its place as {self.option} (to 'dxmi evaluate' as --evaluator.{self.option})"
+                self.option,
+                f"{path} is missing, and {self.url} is out of reach",
+                f"fetch {path.name} elsewhere and give its place as {self.option} "
+                f"(to 'dxmi evaluate' as --evaluator.{self.option})",
             ) from error
 
 

@@ -41,10 +41,10 @@ class Backbone(Extractor):
         try:
             model, told = AutoModel.from_pretrained(self.source, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ConfigError(self._absent()) from error
+            raise self._absent() from error
         missing = [key for key in told["missing_keys"] if "pooler" not in key]
         if missing:
-            raise ConfigError(f"{self.option}: {self.source} has no weights for {missing[0]} of {type(model).__name__}")
+            raise ConfigError(self.option, f"{self.source} has no weights for {missing[0]} of {type(model).__name__}")
         self.pools = not told["missing_keys"]
         return getattr(model, "vision_model", model)  # type: ignore[no-any-return]
 
@@ -69,7 +69,7 @@ class Backbone(Extractor):
             return AutoImageProcessor.from_pretrained(self.source)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ConfigError(
-                f"{self.option}: {self.source} has no preprocessor_config.json, so nobody knows its resize rule"
+                self.option, f"{self.source} has no preprocessor_config.json, so nobody knows its resize rule"
             ) from error
 
     @property
@@ -104,9 +104,8 @@ class Backbone(Extractor):
         features = found.last_hidden_state[:, 0] if pooled is None else pooled
         return features.flatten(1).float(), None
 
-    def _absent(self) -> str:
+    def _absent(self) -> ConfigError:
         if Path(self.source).is_dir():
-            return f"{self.option}: {self.source} is no image backbone that transformers can load"
-        return (
-            f"{self.option}: there is no folder {self.source}, and the hub has it not or is out of reach; give a folder"
-        )
+            return ConfigError(self.option, f"{self.source} is no image backbone that transformers can load")
+        absent = f"there is no folder {self.source}, and the hub has it not or is out of reach"
+        return ConfigError(self.option, absent, "give a folder")

@@ -79,13 +79,15 @@ class Fidelity:
     ):
         check_some("metrics", metrics, self.METRICS)
         if samples is not None and samples < 2:
-            raise ConfigError(f"samples: {samples} are too few for a distance; give at least 2")
+            raise ConfigError("samples", f"{samples} are too few for a distance", "give at least 2")
         if batch_size < 1:
-            raise ConfigError(f"batch_size: {batch_size} is not positive")
+            raise ConfigError("batch_size", f"{batch_size} is not positive")
         if bootstrap < 0 or bootstrap == 1:
-            raise ConfigError(f"bootstrap: {bootstrap} resamples give no interval; give 0 for none, or some hundreds")
+            raise ConfigError(
+                "bootstrap", f"{bootstrap} resamples give no interval", "give 0 for none, or some hundreds"
+            )
         if prc_weights is not None and prc_extractor is None:
-            raise ConfigError("prc_weights: they are those of prc_extractor; give that too")
+            raise ConfigError("prc_weights", "they are those of prc_extractor", "give that too")
         self.extractor = make_extractor(extractor, weights)
         self.prc_extractor = self.extractor
         if prc_extractor is not None:
@@ -156,20 +158,22 @@ class Fidelity:
         """Raise ConfigError where options contradict each other."""
         given = self.given or []
         if "isc" in given and self.extractor.logits is None:
-            raise ConfigError(f"metrics: isc needs logits, which {self.extractor.name} has not; take another extractor")
+            raise ConfigError(
+                "metrics", f"isc needs logits, which {self.extractor.name} has not", "take another extractor"
+            )
         if "accuracy" in given and not self.extractor.labelled:
-            raise ConfigError("metrics: accuracy needs a classifier of the data's labels as extractor")
+            raise ConfigError("metrics", "accuracy needs a classifier of the data's labels as extractor")
         if self.prc_extractor is not self.extractor and self.given is not None and "prc" not in given:
-            raise ConfigError("prc_extractor: metrics do not ask for prc")
+            raise ConfigError("prc_extractor", "metrics do not ask for prc")
         if (self.infinity or self.bootstrap) and self.given is not None and "fid" not in given:
-            raise ConfigError(f"{'infinity' if self.infinity else 'bootstrap'}: metrics do not ask for fid")
+            raise ConfigError(f"{'infinity' if self.infinity else 'bootstrap'}", "metrics do not ask for fid")
         if self.published is not None:
             why = "published statistics are for fid alone, and the rest needs the reference's images; leave it out"
             for metric in given:
                 if metric in ("kid", "prc"):
-                    raise ConfigError(f"metrics: {metric}: {why}")
+                    raise ConfigError("metrics", f"{metric}: {why}")
             if self.given is None and self.prc_extractor is not self.extractor:
-                raise ConfigError(f"prc_extractor: {why}")
+                raise ConfigError("prc_extractor", f"{why}")
             read_published(self.published, self.extractor)
 
     def _metrics(self, labels: Tensor | None) -> list[str]:
@@ -184,9 +188,9 @@ class Fidelity:
             return self.given
         rest = [m for m in self.given if m != "accuracy"]
         if labels is not None:
-            raise ConfigError(f"metrics: accuracy: {self.extractor.name} knows labels 0..{self.extractor.logits - 1}")  # type: ignore[operator]
+            raise ConfigError("metrics", f"accuracy: {self.extractor.name} knows labels 0..{self.extractor.logits - 1}")  # type: ignore[operator]
         if not rest:
-            raise ConfigError("metrics: accuracy needs samples that were drawn at labels, and these were not")
+            raise ConfigError("metrics", "accuracy needs samples that were drawn at labels, and these were not")
         warnings.warn("metrics: accuracy is left out of samples that were drawn at no labels", stacklevel=3)
         return rest
 
@@ -195,7 +199,7 @@ class Fidelity:
         if reference is None:
             if self.published is None or self.samples is None:
                 key = "samples" if self.published else "reference_statistics"
-                raise ConfigError(f"{key}: without reference images, give it")
+                raise ConfigError(key, "without reference images, give it")
             return self.samples, None
         if self.reference is None or self.reference.images is not reference:
             self.reference = Reference(reference, self.batch_size, self.cache)

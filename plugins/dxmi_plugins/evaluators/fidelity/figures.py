@@ -110,7 +110,7 @@ class Wanted(NamedTuple):
         """Raise ConfigError if "samples" or "reference images" are too few; warn where covariances are singular."""
         least = 2 * PARTS if self.infinity else 4 if "prc" in self.metrics else 2
         if size < least:
-            raise ConfigError(f"samples: {', '.join(self.metrics)} need {least} {what} or more, there are {size}")
+            raise ConfigError("samples", f"{', '.join(self.metrics)} need {least} {what} or more, there are {size}")
         part = size // PARTS if self.infinity and what == "samples" else size
         if "fid" in self.metrics and part <= self.extractor.dimension:
             where = "samples in a part" if part < size else what
@@ -132,9 +132,11 @@ class Wanted(NamedTuple):
                 first = batch.shape[1:]
                 self.check_channels(first)
                 if real is not None and real.images[0].shape[1:] != first[1:]:
-                    raise ConfigError(f"samples are {tuple(first)}, the reference {tuple(real.images[0].shape)}")
+                    raise ConfigError(
+                        "samples", f"they are {tuple(first)}, the reference {tuple(real.images[0].shape)}"
+                    )
             if batch.shape[1:] != first:
-                raise ConfigError(f"samples are {tuple(batch.shape[1:])}, the first {tuple(first)}")
+                raise ConfigError("samples", f"one is {tuple(batch.shape[1:])}, the first {tuple(first)}")
             yield batch
 
     def check_channels(self, shape: tuple[int, ...]) -> None:
@@ -142,7 +144,9 @@ class Wanted(NamedTuple):
         for extractor in self.needs():
             if len(shape) != 3 or shape[0] not in (extractor.channels, 1):
                 has = f"have {shape[0]}" if len(shape) == 3 else f"are {tuple(shape)}"
-                raise ConfigError(f"extractor: {extractor.name} reads {extractor.channels} channels, the images {has}")
+                raise ConfigError(
+                    "extractor", f"{extractor.name} reads {extractor.channels} channels, the images {has}"
+                )
             if shape[0] != extractor.channels:
                 warnings.warn(
                     f"extractor: {extractor.name} reads colour; grey images are shown to it as such", stacklevel=3

@@ -118,7 +118,7 @@ def read_items(dataset: Dataset[Tensor], rows: Tensor) -> Iterator[Tensor]:
         for row, item in zip(part.tolist(), items, strict=True):
             if item.shape != shape:
                 raise ConfigError(
-                    f"reference: image {row} is {tuple(item.shape)}, image 0 is {tuple(shape)}; resize them alike"
+                    "reference", f"image {row} is {tuple(item.shape)}, image 0 is {tuple(shape)}", "resize them alike"
                 )
         yield torch.stack(items)
 

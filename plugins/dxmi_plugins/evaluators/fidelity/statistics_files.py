@@ -42,11 +42,11 @@ def read(path: Path, key: dict[str, str]) -> dict[str, Tensor]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"cache: {path} is damaged; delete it") from error
+        raise ConfigError("cache", f"{path} is damaged", "delete it") from error
     for name, value in key.items():
         if header.get(name) != value:
             raise ConfigError(
-                f"cache: {path} has {name} {header.get(name)}, not {value}; delete it or set cache: false"
+                "cache", f"{path} has {name} {header.get(name)}, not {value}", "delete it or set cache: false"
             )
     return tensors
 
@@ -78,33 +78,36 @@ def read_published(path: Path, extractor: Extractor) -> Gaussian:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("mu", "sigma", "extractor") if name in file}
     except FileNotFoundError as error:
-        raise ConfigError(f"{option}: there is no file {path}") from error
+        raise ConfigError(option, f"there is no file {path}") from error
     except (OSError, ValueError, BadZipFile, TypeError, AttributeError) as error:
-        raise ConfigError(f"{option}: {path} is no .npz file of plain arrays") from error
+        raise ConfigError(option, f"{path} is no .npz file of plain arrays") from error
     if not {"mu", "sigma"} <= arrays.keys():
-        raise ConfigError(f"{option}: {path} has no arrays mu and sigma; such files hold the reference's moments")
+        raise ConfigError(option, f"{path} has no arrays mu and sigma", "such files hold the reference's moments")
     if "extractor" in arrays:
         extractor.ready()  # weights that have to be fetched have no hash before
         if (own := str(arrays["extractor"])) != extractor.sha256:
-            raise ConfigError(f"{option}: {path} is of extractor {own[:16]}…, not of {extractor.name}")
+            raise ConfigError(option, f"{path} is of extractor {own[:16]}…, not of {extractor.name}")
     if "extractor" not in arrays and extractor.name != "inception":
         raise ConfigError(
-            f"{option}: {path} does not say its extractor, so it is Inception's, not {extractor.name}'s; "
-            "give the images themselves, or tell the SHA-256 of its weights by an array 'extractor'"
+            option,
+            f"{path} does not say its extractor, so it is Inception's, not {extractor.name}'s",
+            "give the images themselves, or tell the SHA-256 of its weights by an array 'extractor'",
         )
-    return checked(arrays["mu"], arrays["sigma"], extractor, f"{option}: {path}")
+    return checked(arrays["mu"], arrays["sigma"], extractor, option, path)
 
 
-def checked(mu: np.ndarray, sigma: np.ndarray, extractor: Extractor, where: str) -> Gaussian:
-    """Both as float64; raises ConfigError if they are no moments of this extractor's features."""
+def checked(mu: np.ndarray, sigma: np.ndarray, extractor: Extractor, key: str, path: Path) -> Gaussian:
+    """Both as float64, from the file that ``key`` names; raises ConfigError if they are no such moments."""
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
-        raise ConfigError(f"{where} holds {mu.dtype} and {sigma.dtype}; mu and sigma are floats")
+        raise ConfigError(key, f"{path} holds {mu.dtype} and {sigma.dtype}", "mu and sigma are floats")
     d = extractor.dimension
     if mu.shape != (d,) or sigma.shape != (d, d):
-        raise ConfigError(f"{where} has mu {mu.shape} and sigma {sigma.shape}; {extractor.name} has {d} features")
+        raise ConfigError(
+            key, f"{path} has mu {mu.shape} and sigma {sigma.shape}", f"{extractor.name} has {d} features"
+        )
     found = Gaussian(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
     scale = found.covariance.abs().max()
     symmetric = (found.covariance - found.covariance.T).abs().max() <= 1e-3 * scale
     if not (found.mean.isfinite().all() and found.covariance.isfinite().all() and symmetric):
-        raise ConfigError(f"{where} has numbers that are not finite, or a sigma that is no covariance")
+        raise ConfigError(key, f"{path} has numbers that are not finite, or a sigma that is no covariance")
     return found

@@ -90,14 +90,16 @@ def stock_scheduler(teacher: Teacher, schedule: Any) -> tuple[Any, Tensor, dict[
     """
     if not isinstance(schedule, FewStepScheduler):
         raise ConfigError(
-            f"scheduler: what stock schedulers make of {type(schedule).__name__} is not known; export exact"
+            "scheduler", f"what stock schedulers make of {type(schedule).__name__} is not known", "export exact"
         )
     eta = float(schedule.config.eta)
     if eta not in (0, 1):
-        raise ConfigError(f"eta: a stock scheduler makes steps with eta 0 or 1, not {eta:g}; train with one, {EXACT}")
+        raise ConfigError(
+            "eta", f"a stock scheduler makes steps with eta 0 or 1, not {eta:g}", f"train with one, {EXACT}"
+        )
     _, a_t, s_t, a_s, s_s, _ = schedule.rows.unbind(1)
     if s_s[-1] > 0:
-        raise ConfigError(f"extra_node: stock schedulers end at the data; train without, {EXACT}")
+        raise ConfigError("extra_node", "stock schedulers end at the data", f"train without, {EXACT}")
     stds = eta * std_up(a_t, s_t, a_s, s_s)
     tied = FewStepScheduler.from_config(schedule.with_stds(stds.tolist()).config, clip_sample=False)  # pipelines clip
     for candidate, options in candidates(teacher, schedule, eta):
@@ -105,7 +107,7 @@ def stock_scheduler(teacher: Teacher, schedule: Any) -> tuple[Any, Tensor, dict[
             found = make_pipeline(teacher, teacher.network, candidate).scheduler
         if same_steps(found, tied, options):
             return found, stds, options
-    raise ConfigError(refusal(teacher, schedule, eta))
+    raise refusal(teacher, schedule, eta)
 
 
 def candidates(teacher: Teacher, schedule: FewStepScheduler, eta: float) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -162,17 +164,22 @@ def same_steps(candidate: Any, schedule: FewStepScheduler, options: dict[str, An
     return True
 
 
-def refusal(teacher: Teacher, schedule: FewStepScheduler, eta: float) -> str:
+def refusal(teacher: Teacher, schedule: FewStepScheduler, eta: float) -> ConfigError:
     """Why there is no stock scheduler, and which key to change."""
     levels = teacher.levels
     nodes = [round(t, 3) for t in schedule.timesteps.tolist()]
     if hasattr(teacher.pipeline.scheduler, "alphas_cumprod"):
         fits = "" if eta else f" and a number of steps that divides {len(levels.timesteps)}"
-        return f"nodes: no stock scheduler has the timesteps {nodes}; train with nodes: trailing{fits}, {EXACT}"
+        return ConfigError(
+            "nodes", f"no stock scheduler has the timesteps {nodes}", f"train with nodes: trailing{fits}, {EXACT}"
+        )
     if levels.sigma_data is not None:
         what = "EDM steps without new noise alone" if eta else f"no steps at the timesteps {nodes}"
         key = "eta" if eta else "nodes"
-        return f"{key}: stock schedulers make {what}; train with nodes: karras and eta: 0, {EXACT}"
+        return ConfigError(key, f"stock schedulers make {what}", f"train with nodes: karras and eta: 0, {EXACT}")
     if levels.prediction_type == "flow_prediction":
-        return f"eta: stock schedulers make flow-matching steps without new noise alone; train with eta: 0, {EXACT}"
-    return "teacher: diffusers has no scheduler of its own for variance-exploding networks; export exact"
+        plain = "stock schedulers make flow-matching steps without new noise alone"
+        return ConfigError("eta", plain, f"train with eta: 0, {EXACT}")
+    return ConfigError(
+        "teacher", "diffusers has no scheduler of its own for variance-exploding networks", "export exact"
+    )

@@ -76,7 +76,7 @@ class DiffusionSampler(GaussianSampler):
         self.classes = getattr(self.teacher.conditions, "classes", None)
         self.prompts = prompts or []
         if self.prompts and not isinstance(self.teacher.conditions, Text):
-            raise ConfigError("prompts: this teacher does not draw from text; leave them out")
+            raise ConfigError("prompts", "this teacher does not draw from text", "leave them out")
         self.weights, self.lora, self.guidance = weights, lora, guidance
         self.untouched: Teacher | None = None
         self.must_imitate = guidance != 1
@@ -163,7 +163,9 @@ class DiffusionSampler(GaussianSampler):
         expected = self.teacher.space.image_shape(self.teacher.shape)
         if tuple(shape) != tuple(expected):
             fix = f"set data.size: {expected[-1]}" if shape[0] == expected[0] else "use other data or another teacher"
-            raise ConfigError(f"data: images are {tuple(shape)}, the teacher draws {tuple(expected)} (C,H,W); {fix}")
+            raise ConfigError(
+                "data", f"images are {tuple(shape)}, the teacher draws {tuple(expected)} (C,H,W)", f"{fix}"
+            )
 
     def save_pretrained(self, folder: Path) -> None:
         """The student as a pipeline's folder: with the source of its scheduler, or after ``stock`` without code."""

@@ -43,9 +43,9 @@ class Lora:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ConfigError(f"lora.rank: {self.rank} is not positive")
+            raise ConfigError("lora.rank", f"{self.rank} is not positive")
         if self.alpha is not None and self.alpha <= 0:
-            raise ConfigError(f"lora.alpha: {self.alpha} is not positive; null means the rank")
+            raise ConfigError("lora.alpha", f"{self.alpha} is not positive", "null means the rank")
 
 
 def add_adapters(network: Any, lora: Lora) -> None:
@@ -61,7 +61,7 @@ def add_adapters(network: Any, lora: Lora) -> None:
     if not chosen or unmatched:
         what = f"'{unmatched[0]}' names no layer" if unmatched else "attention has no layers"
         known = ", ".join(sorted({ending(name) for name in layers}))
-        raise ConfigError(f"lora.targets: {what} in this {type(network).__name__}; name some of {known}")
+        raise ConfigError("lora.targets", f"{what} in this {type(network).__name__}", f"name some of {known}")
     network.requires_grad_(False)
     alpha: Any = lora.rank if lora.alpha is None else lora.alpha
     inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen), network, NAME)
@@ -126,7 +126,9 @@ def save_adapters(pipeline: Any, network_name: str, network: Any, folder: Path) 
         ConfigError: diffusers has no such method for this pipeline
     """
     if not hasattr(pipeline, "save_lora_weights"):
-        raise ConfigError(f"lora: diffusers loads no adapters into a {type(pipeline).__name__}; export the whole of it")
+        raise ConfigError(
+            "lora", f"diffusers loads no adapters into a {type(pipeline).__name__}", "export the whole of it"
+        )
     layers = {
         f"{network_name}_lora_layers": get_peft_model_state_dict(network),
         f"{network_name}_lora_adapter_metadata": network.peft_config[NAME].to_dict(),
@@ -137,9 +139,11 @@ def save_adapters(pipeline: Any, network_name: str, network: Any, folder: Path) 
 def check_student(weights: str, lora: Lora | None, precision: str) -> None:
     """Raise ConfigError if these options are not for each other."""
     if lora is not None and weights == "random":
-        raise ConfigError("lora: adapters stand beside pretrained weights; leave it out, or set weights: pretrained")
+        raise ConfigError(
+            "lora", "adapters stand beside pretrained weights", "leave it out, or set weights: pretrained"
+        )
     if lora is None and precision != "float32":
-        raise ConfigError(f"precision: weights that learn are float32, not {precision}; set lora, or leave it out")
+        raise ConfigError("precision", f"weights that learn are float32, not {precision}", "set lora, or leave it out")
 
 
 def make_network(teacher: Any, random: bool, lora: Lora | None, checkpointing: bool) -> Any:
@@ -148,7 +152,7 @@ def make_network(teacher: Any, random: bool, lora: Lora | None, checkpointing: b
     if lora is not None:
         add_adapters(network, lora)
     if checkpointing and not network._supports_gradient_checkpointing:
-        raise ConfigError(f"checkpointing: {type(network).__name__} does not support it; leave it out")
+        raise ConfigError("checkpointing", f"{type(network).__name__} does not support it", "leave it out")
     if checkpointing:
         network.enable_gradient_checkpointing()
     return network

@@ -60,9 +60,9 @@ class AdjustedChain(Chain):
         super().__init__(steps, start, tau)
         positive(step_size=step_size)
         if not 0 <= warmup < steps:
-            raise ConfigError(f"warmup: {warmup} of {steps} steps leave none to draw from; give fewer")
+            raise ConfigError("warmup", f"{warmup} of {steps} steps leave none to draw from", "give fewer")
         if not 0 < target < 1:
-            raise ConfigError(f"target: {target} is no acceptance between 0 and 1")
+            raise ConfigError("target", f"{target} is no acceptance between 0 and 1")
         self.warmup, self.target = warmup, target
         self.first_step_size = self.step_size = step_size
         self.averaging = DualAveraging(step_size, target)

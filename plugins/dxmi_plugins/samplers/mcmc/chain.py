@@ -67,7 +67,7 @@ class Chain(Sampler):
         super().__init__()
         positive(steps=steps, tau=tau)
         if not 0 <= start < math.inf:
-            raise ConfigError(f"start: {start} is negative or not finite; give a std")
+            raise ConfigError("start", f"{start} is negative or not finite", "give a std")
         self.steps, self.start, self.tau = steps, start, tau
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)  # where .to() has put this sampler
@@ -102,4 +102,4 @@ def positive(**options: float) -> None:
     """Raise ConfigError naming the first option that is not a positive, finite number."""
     for name, value in options.items():
         if not (value > 0 and math.isfinite(value)):
-            raise ConfigError(f"{name}: {value} is not positive")
+            raise ConfigError(name, f"{value} is not positive")

@@ -37,12 +37,12 @@ class Gibbs(Chain):
     ) -> Tensor:
         """X (B,*S) -> the next state (B,*S), chains last in memory."""
         if not isinstance(cost_to_go, Cost):
-            raise ConfigError(f"energy: {type(cost_to_go).__name__} is no dxmi.api.Cost, whose energy gibbs asks")
+            raise ConfigError("energy", f"{type(cost_to_go).__name__} is no dxmi.api.Cost, whose energy gibbs asks")
         x = x.movedim(0, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 0)
         coordinates = x.flatten(1)  # a view
         try:
             for i in range(coordinates.shape[1]):
                 coordinates[:, i] = cost_to_go.energy.conditional(x, i, generator)
         except NotImplementedError as error:
-            raise ConfigError(f"energy: {error}, which gibbs needs; take another sampler") from error
+            raise ConfigError("energy", f"{error}, which gibbs needs", "take another sampler") from error
         return x

@@ -43,7 +43,7 @@ class Langevin(Chain):
         super().__init__(steps, start, tau)
         positive(step_size=step_size, **({} if clip is None else {"clip": clip}))
         if noise is not None and not 0 <= noise < math.inf:
-            raise ConfigError(f"noise: {noise} is negative or not finite; give a std, or null for the exact one")
+            raise ConfigError("noise", f"{noise} is negative or not finite", "give a std, or null for the exact one")
         self.step_size, self.clip = step_size, clip
         self.noise = math.sqrt(2 * step_size * tau) if noise is None else noise
         self.stationary = self.noise > 0

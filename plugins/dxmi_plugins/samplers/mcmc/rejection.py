@@ -37,7 +37,7 @@ class Rejection(Chain):
         positive(scale=scale, most=most)
         super().__init__(1, scale, tau)
         if not math.isfinite(log_bound):
-            raise ConfigError(f"log_bound: {log_bound} is not finite")
+            raise ConfigError("log_bound", f"{log_bound} is not finite")
         self.scale, self.log_bound, self.most = scale, log_bound, most
         self.proposals = self.accepted = 0
 
@@ -56,7 +56,7 @@ class Rejection(Chain):
         while self.accepted < len(x):
             if self.proposals >= self.most * len(x):
                 rate = f"{self.accepted} of {self.proposals} proposals were accepted"
-                raise ConfigError(f"most: {rate}; lower log_bound, fit scale to the energy, or allow more")
+                raise ConfigError("most", f"{rate}", "lower log_bound, fit scale to the energy, or allow more")
             y = chains_last(tuple(x.shape), x, generator).mul_(self.scale)
             log_probability = self.log_acceptance(y, cost_to_go)
             found.append(y[uniform(len(y), y, generator).log_() < log_probability])  # never where it is not a number
@@ -74,7 +74,7 @@ class Rejection(Chain):
             where = ", ".join(f"{v:.4g}" for v in y[worst].flatten()[:8].tolist()) + (", ..." if dimensions > 8 else "")
             by = f"{found[worst].item():.4g}"
             over = f"exp(-E/tau) is exp({by}) times the bound at x = ({where})"
-            raise ConfigError(f"log_bound: {self.log_bound} is too low: {over}; raise it by more than {by}")
+            raise ConfigError("log_bound", f"{self.log_bound} is too low: {over}", f"raise it by more than {by}")
         return found
 
     def report(self) -> dict[str, Any]:

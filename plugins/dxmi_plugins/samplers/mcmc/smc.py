@@ -84,7 +84,7 @@ class SMC(Chain):
         positive(scale=scale, moves=moves, power=power)
         super().__init__(steps, scale, tau)
         if not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold: {threshold} is no share of the particles; give 0..1")
+            raise ConfigError("threshold", f"{threshold} is no share of the particles", "give 0..1")
         self.scale, self.moves, self.power, self.threshold = scale, moves, power, threshold
         self.step_size = step_size
         self.kernel = HMC(steps, step_size, leapfrog)

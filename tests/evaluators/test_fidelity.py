@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import torch_fidelity
+from conftest import ROOT
 from dxmi_plugins.evaluators.extractors.base import as_pixels
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
 from dxmi_plugins.evaluators.extractors.classifier import Classifier
@@ -28,7 +29,7 @@ from dxmi.config.data import DataConfig
 from dxmi.data.items import Images
 from dxmi.data.load import load_images
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 DIGITS, EXTRACTOR = EXAMPLES / "data" / "digits.parquet", str(EXAMPLES / "extractors" / "digits.safetensors")
 
 
@@ -311,13 +312,13 @@ def test_the_reference_is_prepared_once(monkeypatch, reference, samples):
     """Rows and seeds share its eigenvectors and its radii; the samples' own radii are found each time."""
     solved, sized = [], []
     monkeypatch.setattr(torch.linalg, "eigh", lambda a, own=torch.linalg.eigh: solved.append(len(a)) or own(a))
-    for module in ("reference", "scores"):
+    for module in ("fidelity.reference", "fidelity.scores"):
         monkeypatch.setattr(
             f"dxmi_plugins.evaluators.{module}.radii", lambda x, own=radii, where=module: sized.append(where) or own(x)
         )
     evaluator = Fidelity(extractor=EXTRACTOR, metrics=["fid", "prc"], infinity=True, samples=280)
     rows = [evaluator(lambda n, first=first: samples[first : first + n], reference) for first in (0, 20)]
-    assert solved == [64] and sized == ["reference", "scores", "scores"]
+    assert solved == [64] and sized == ["fidelity.reference", "fidelity.scores", "fidelity.scores"]
     alone = evaluate(samples[20:], reference, "fid", "prc", infinity=True, samples=280, cache=False)
     assert rows[1] == alone != rows[0]
 
