@@ -87,6 +87,6 @@ def built(value: Any, hint: Any, key: str) -> Any:
     if "class_path" not in value:
         return construct(next(k for k in (hint, *get_args(hint)) if is_dataclass(k)), value)
     try:
-        return construct(locate(value.class_path), value.init_args)
+        return construct(locate(value.class_path), value.get("init_args", Namespace()))
     except ConfigError as error:
         raise error.under(key) from error

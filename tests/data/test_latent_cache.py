@@ -99,7 +99,7 @@ def test_files_that_are_not_what_they_should_be_are_refused(tmp_path):
 
 def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dxmi.data.load.latent_cache.os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full"))
+        "dxmi.data.latent_cache.os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full"))
     )
     refused("data.cache: .* cannot be written: disk full", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -124,7 +124,7 @@ def test_what_stops_the_main_process_stops_the_others(error, tmp_path, monkeypat
         raise error
 
     sampler = Doubling()
-    monkeypatch.setattr("dxmi.data.load.latent_cache.broadcast_object_list", broadcast)
+    monkeypatch.setattr("dxmi.data.latent_cache.broadcast_object_list", broadcast)
     monkeypatch.setattr(sampler, "encode", fail)
     with pytest.raises(type(error)) as main_process:
         process(0)

@@ -95,7 +95,7 @@ def run(**parts):
 def test_memory_is_counted_with_the_copies(parts, states, monkeypatch):
     """States of 2 x 3 float32 numbers: as many bytes as they take are enough, and one fewer is not."""
     for free, fits in ((states * 24, True), (states * 24 - 1, states == 0)):
-        monkeypatch.setattr("dxmi.config.checked.machine.free_memory", lambda free=free: free)
+        monkeypatch.setattr("dxmi.config.machine.free_memory", lambda free=free: free)
         if fits:
             check_memory(run(**parts), (2, 3), torch.device("cpu"))
         else:

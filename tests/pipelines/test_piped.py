@@ -74,7 +74,7 @@ def test_an_error_of_the_network_is_not_blamed_on_the_steps(scheduler, tmp_path,
     with pytest.raises(RuntimeError, match="^DDPMPipeline: a real bug$") as found:
         PipelineDraw(pipeline, CPU, scheduler=scheduler)(1, 2, Generator())
     assert isinstance(found.value.__cause__, ValueError)
-    monkeypatch.setattr("dxmi.pipelines.load_pipeline", lambda source: pipeline)
+    monkeypatch.setattr("dxmi.runs.sample.load_pipeline", lambda source: pipeline)
     assert main(["sample", "mine", "-n", "1", "--steps", "2", "--out", str(tmp_path / "grid.png")]) == 1
     assert capsys.readouterr().err.startswith("dxmi: failed: DDPMPipeline: a real bug") and not list(tmp_path.iterdir())
 
