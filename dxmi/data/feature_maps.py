@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.nn.functional import interpolate, normalize
 from torchvision.transforms.functional import normalize as standardise
 
 from dxmi.api import ConfigError
+from dxmi.api.files import whole_file
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """mean and std of ImageNet's channels, of values in [0, 1]"""
@@ -99,7 +99,8 @@ class FeatureMaps(nn.Module):
         images = (torch.stack([read_image(file, self.size) for file in part]) for part in parts)
         maps = torch.cat([self(part.to(device)).cpu() for part in images]).contiguous()
         if path is not None:
-            save_whole(maps, path)
+            with whole_file(path) as draft:
+                draft.write_bytes(save({"maps": maps}))  # save_file makes files that nobody else can read
         return maps
 
     def key(self, files: Sequence[Path]) -> str:
@@ -151,14 +152,3 @@ def readable(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise ConfigError(file, f"it cannot be read: {error}") from error
-
-
-def save_whole(maps: Tensor, path: Path) -> None:
-    """Write the file at once: whoever looks finds all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(save({"maps": maps}))  # save_file makes files that nobody else can read
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
+from dxmi.api.files import whole_file
 from dxmi.data.items import Items
 
 CHUNK = 64  # items that are encoded at a time
@@ -87,16 +86,14 @@ def encode(items: Items, sampler: Sampler, device: torch.device) -> tuple[Tensor
 
 
 def write(tensors: dict[str, Tensor], file: Path, key: str) -> None:
-    """Whole or not at all: beside the place first, then renamed.
+    """The encoded items and their conditions as one file, with what they depend on in its header; whole or not at all.
 
     Raises:
         ConfigError: the folder cannot be written
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=file.parent, prefix=".") as near:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, f"{near}/new", {"fingerprint": key})
-            os.replace(f"{near}/new", file)
+        with whole_file(file) as draft:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, draft, {"fingerprint": key})
     except (OSError, SafetensorError) as error:
         raise ConfigError("data.cache", f"{file.parent} cannot be written: {error}") from error
 

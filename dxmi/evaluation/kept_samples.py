@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dxmi.api import ConfigError, Draw
+from dxmi.api.files import whole_file
 from dxmi.api.noise import CHUNK
 from dxmi.chains.draw import in_batches, noise_of_chunk, noise_rule, per_sample
 from dxmi.data.pixels import scaled
@@ -61,8 +62,8 @@ class KeptSamples(SharedSamples):
         self.ahead = 0 if accelerator.device.type == "cpu" else -(-CHUNK // batch_size)  # on a CPU threads would fight
         self.own = TemporaryDirectory(prefix="dxmi-samples-") if folder is None else None
         self.folder = Path(self.own.name) if self.own is not None else cast(Path, folder)
-        self.told = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw), "versions": versions()}
-        refuse_other(self.folder / NOTE, self.told)
+        self.made = {**(made or {}), "steps": steps, "seed": seed, "noise": noise_rule(draw), "versions": versions()}
+        refuse_other(self.folder / NOTE, self.made)
 
     def chunks(self, n: int) -> Iterator[Tensor]:
         """Samples i*CHUNK up to (i+1)*CHUNK, or n, for each i of ``mine``; on a GPU a thread draws the next ones."""
@@ -87,16 +88,13 @@ class KeptSamples(SharedSamples):
             yield scaled(kept[:size]) if kept.dtype == torch.uint8 else kept[:size]
 
     def keep(self, path: Path, samples: Tensor) -> None:
-        """Write a chunk, after what the folder's samples are made of; each at once or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        own = f".partial-{self.accelerator.process_index}"
+        """Write a chunk, after what the folder's samples are made of; each whole or not at all."""
         note = self.folder / NOTE
         if not note.exists():  # whichever process comes first: all say the same
-            draft = note.with_suffix(own)
-            draft.write_text(json.dumps(self.told, indent=2) + "\n")
-            draft.replace(note)
-        save_file({"samples": samples}, path.with_suffix(own))
-        path.with_suffix(own).replace(path)
+            with whole_file(note) as draft:
+                draft.write_text(json.dumps(self.made, indent=2) + "\n")
+        with whole_file(path) as draft:
+            save_file({"samples": samples}, draft)
 
     def labels(self, n: int) -> Tensor | None:
         """The labels (n,) of all samples, drawn again; None where there are none."""

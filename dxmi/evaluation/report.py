@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
+from dxmi.api.files import whole_file
 from dxmi.evaluation.tables import markdown, metric_label, show
 
 FLOOR = "data-floor"
@@ -79,29 +80,20 @@ class Report:
 
         Each is written whole or not at all; a picture of before goes where there is none to draw.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         data, text, picture = (folder / name for name in ("report.json", "table.md", "picture.png"))
         stamp = json.dumps(self.stamp, indent=2)
-        told = f"{self.table()}\n\nWhat the figures were made with:\n\n```json\n{stamp}\n```\n"
-        replace(data, lambda path: path.write_text(self.to_json() + "\n"))
-        replace(text, lambda path: path.write_text(told))
+        with whole_file(data) as draft:
+            draft.write_text(self.to_json() + "\n")
+        with whole_file(text) as draft:
+            draft.write_text(f"{self.table()}\n\nWhat the figures were made with:\n\n```json\n{stamp}\n```\n")
         try:
             figure = self.plot()
         except ConfigError:
             picture.unlink(missing_ok=True)
             return [data, text]
-        replace(picture, lambda path: figure.savefig(path, dpi=120))
+        with whole_file(picture) as draft:
+            figure.savefig(draft, dpi=120)
         return [data, text, picture]
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """A file that is there whole or not at all: ``write`` makes it beside, under a name of the same ending."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def over_seeds(

@@ -9,10 +9,14 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from dxmi.api import ConfigError
+from dxmi.api.files import whole_file
 
 
 def save(accelerator: Accelerator, run: Path, step: int) -> None:
-    """All players, optimisers, registered objects and random states -> ``checkpoints/step-000500``; older ones go."""
+    """All players, optimisers, registered objects and random states -> ``checkpoints/step-000500``; older ones go.
+
+    Every process writes its part into ``checkpoints/partial``, which the main one renames when all have.
+    """
     folder = run / "checkpoints" / f"step-{step:06d}"
     partial = folder.with_name("partial")
     if accelerator.is_main_process:
@@ -62,9 +66,8 @@ def truncate(metrics: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             break
-    partial = metrics.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    partial.replace(metrics)
+    with whole_file(metrics) as draft:
+        draft.write_text("".join(line + "\n" for line in kept))
 
 
 def refuse(run: Path, resume: bool, differing: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from accelerate import Accelerator
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 
 from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
+from dxmi.api.files import whole_folder
 from dxmi.chains.draw import SamplerDraw, noise_rule
 from dxmi.config.checked import Checked
 from dxmi.config.run import TrainConfig
@@ -42,14 +42,11 @@ def export(run: Path, mode: str, out: Path) -> None:
     require((run / "run.yaml").is_file(), run, "holds no run", "give the folder that 'dxmi train' left")
     if not (run / "pipeline" / "README.md").is_file() or not (run / "pipeline" / "model_index.json").is_file():
         raise ConfigError(run, "holds no finished run with a pipeline", "'dxmi train ... --resume' goes on with it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".") as near:  # whole or not at all
-        made = Path(near) / out.name
+    with whole_folder(out) as draft:
         if mode == "exact":
-            shutil.copytree(run / "pipeline", made)
+            shutil.copytree(run / "pipeline", draft)
         else:
-            save_stock(run, made)
-        made.rename(out)
+            save_stock(run, draft)
 
 
 def save_stock(folder: Path, out: Path) -> None:

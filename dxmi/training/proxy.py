@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
 from dxmi.api import Evaluator
 from dxmi.api.errors import require
+from dxmi.api.files import whole_folder
 from dxmi.config import plugins
 from dxmi.config.checked import build_plugin
 from dxmi.config.run import ProxyConfig
@@ -97,14 +97,6 @@ def first_metric(evaluator: dict[str, Any]) -> dict[str, Any]:
 
 def save_best(session: Session, told: dict[str, float]) -> None:
     """The averaged sampler as a pipeline (or weights) in ``best/``, with what it scored; the one before goes after."""
-    best, new, old = (session.out / name for name in ("best", "best.partial", "best.old"))
-    if old.exists() and not best.exists():  # a run was killed between the two renames below
-        old.rename(best)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    session.average().save_pretrained(new)
-    (new / "proxy.json").write_text(json.dumps(told, indent=2) + "\n")
-    if best.exists():
-        best.rename(old)
-    new.rename(best)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(session.out / "best", replace=True) as draft:
+        session.average().save_pretrained(draft)
+        (draft / "proxy.json").write_text(json.dumps(told, indent=2) + "\n")

@@ -98,9 +98,7 @@ def test_files_that_are_not_what_they_should_be_are_refused(tmp_path):
 
 
 def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "dxmi.data.latent_cache.os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full"))
-    )
+    monkeypatch.setattr("pathlib.Path.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full")))
     refused("data.cache: .* cannot be written: disk full", tmp_path)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")

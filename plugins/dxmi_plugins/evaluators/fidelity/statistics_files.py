@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dxmi.api import ConfigError
+from dxmi.api.files import whole_file
 from dxmi_plugins.evaluators.extractors.base import Extractor
 from dxmi_plugins.evaluators.fidelity.frechet import Gaussian
 
@@ -52,16 +51,9 @@ def read(path: Path, key: dict[str, str]) -> dict[str, Tensor]:
 
 
 def write(path: Path, key: dict[str, str], tensors: dict[str, Tensor]) -> None:
-    """The same at once or not at all: a run that is cut off leaves no half of a file under the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
+    """Tensors as such a file, whole or not at all: a run that is cut off leaves no half of one under the name."""
+    with whole_file(path) as draft:
         save_file({k: v.contiguous() for k, v in tensors.items()}, draft, metadata=key)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def read_published(path: Path, extractor: Extractor) -> Gaussian:
