@@ -1,20 +1,15 @@
-"""dxmi: fine-tune pretrained diffusers pipelines to a few steps by a game between an energy and a sampler."""
+"""dxmi: fine-tune pretrained diffusers pipelines to a few steps by a game between an energy and a sampler.
 
-from __future__ import annotations
+``__init__.pyi`` lists the names. They are lazy: whoever asks for one imports what it needs.
+"""
 
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import PackageNotFoundError, version
 
-if TYPE_CHECKING:
-    from dxmi.evaluation.evaluate import evaluate as evaluate
+import lazy_loader
 
-__version__ = version("dxmi")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-
-def __getattr__(name: str) -> Any:
-    """``dxmi.evaluate``; torch is imported by whoever asks for it."""
-    if name == "evaluate":
-        from dxmi.evaluation.evaluate import evaluate
-
-        return evaluate
-    raise AttributeError(f"module 'dxmi' has no attribute '{name}'")
+try:
+    __version__ = version("dxmi")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "unknown"

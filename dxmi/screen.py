@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 WIDE = 200
 """characters of a table in a log file, which nobody narrows"""
@@ -17,6 +17,21 @@ WIDE = 200
 def is_main_process() -> bool:
     """Whether this process is the one that speaks, also before accelerate is started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+class Bar(NamedTuple):
+    """How far something is."""
+
+    progress: Progress
+    row: TaskID
+
+    def advance(self, n: int) -> None:
+        """It is n further."""
+        self.progress.advance(self.row, n)
+
+    def reach(self, n: int) -> None:
+        """It is at n."""
+        self.progress.update(self.row, completed=n)
 
 
 class Screen:
@@ -37,14 +52,17 @@ class Screen:
             self.tell(line)
         self._noted.add(line)
 
+    def warn(self, line: str) -> None:
+        """A line that should not be overlooked."""
+        self.tell(f"warning: {line}", style="yellow")
+
     @contextmanager
-    def bar(self, task: str, total: int) -> Iterator[Callable[[float], None]]:
-        """A bar that is gone in the end; ``advance(n)`` moves it. A log file shows none."""
+    def bar(self, task: str, total: int) -> Iterator[Bar]:
+        """A bar that is gone in the end. A log file shows none."""
         shown = self.main and self.console.is_terminal
         columns = Progress.get_default_columns()
         with Progress(*columns, console=self.console, transient=True, redirect_stdout=False, disable=not shown) as bar:
-            row = bar.add_task(task, total=total)
-            yield lambda n: bar.advance(row, n)
+            yield Bar(bar, bar.add_task(task, total=total))
 
 
 def show(table: Any) -> None:

@@ -6,11 +6,9 @@ import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
-from rich.console import Console
-from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,50 +17,34 @@ from dxmi.chains.density import ChainSamples, known_cost, run_chains
 from dxmi.chains.density_pictures import save_picture
 from dxmi.config.chains import ChainsConfig
 from dxmi.config.checked import Checked
+from dxmi.config.run_file import write_run_file
+from dxmi.screen import Screen
 
-console = Console(stderr=True)
 
-
-def sample_density(config: Checked[ChainsConfig], out: Path) -> Path:
-    """Run the chains and write ``out``: samples.safetensors, diagnostics.json, picture.png, run.yaml.
-
-    The folder appears when everything in it is written.
+def chains_of(config: Checked[ChainsConfig]) -> ChainSamples:
+    """The chains of a config, with a bar of their steps.
 
     Raises:
-        ConfigError: what the config asks for cannot be, or ``out`` is taken
+        ConfigError: what the config asks for cannot be
         FloatingPointError: a chain is not finite
     """
-    if out.exists():
-        raise ConfigError("out", f"{out} is already there", "give another folder")
+    return run_built(built(config))
+
+
+def built(config: Checked[ChainsConfig]) -> ChainsConfig:
+    """The density and the chain on the GPU, if there is one. Raises ConfigError if they do not fit."""
     torch.manual_seed(config.values.seed)
     run = config.build()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in filter(None, (run.energy, run.sampler, run.value)):
         module.to(device)
     known_cost(run.energy, run.sampler, run.value)  # complains before the bar is on the screen
-    drawn = run_with_bar(run)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    told = {k: v.cpu() for k, v in run.sampler.report().items() if isinstance(v, Tensor) and len(v.shape) == 1}
-    tensors = {"samples": drawn.samples.contiguous().cpu(), "energies": drawn.energies.cpu()}
-    save_file({**told, **tensors, "trace_energies": drawn.trace_energies.cpu()}, partial / "samples.safetensors")
-    stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device.type}
-    report = json.dumps(drawn.diagnostics | {"stamp": stamp}, indent=2, allow_nan=False)
-    (partial / "diagnostics.json").write_text(report + "\n")
-    (partial / "run.yaml").write_text(yaml.safe_dump(config.resolved, sort_keys=False))
-    save_picture(run.energy, drawn, partial / "picture.png", run.sampler.tau)
-    partial.rename(out)
-    print(report)
-    for line in drawn.diagnostics["warnings"]:
-        console.print(f"warning: {line}", style="yellow")
-    return out
+    return run
 
 
-def run_with_bar(run: ChainsConfig) -> ChainSamples:
-    """The chains of a config, with a progress bar."""
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("steps", total=run.sampler.steps)
+def run_built(run: ChainsConfig) -> ChainSamples:
+    """``run_chains`` of these parts."""
+    with Screen().bar("steps", run.sampler.steps) as bar:
         return run_chains(
             run.energy,
             run.sampler,
@@ -71,5 +53,34 @@ def run_with_bar(run: ChainsConfig) -> ChainSamples:
             seed=run.seed,
             draws=run.draws,
             watch=run.watch,
-            tell=lambda step: progress.update(task, completed=step),
+            tell=bar.reach,
         )
+
+
+def save_chains(config: Checked[ChainsConfig], out: Path) -> dict[str, Any]:
+    """Run the chains and write ``out``: samples.safetensors, diagnostics.json, picture.png, run.yaml.
+
+    The folder appears when everything in it is written. Returns the content of diagnostics.json.
+
+    Raises:
+        ConfigError: what the config asks for cannot be, or ``out`` is taken
+        FloatingPointError: a chain is not finite
+    """
+    if out.exists():
+        raise ConfigError("out", f"{out} is already there", "give another folder")
+    run = built(config)
+    chains = run_built(run)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    own = {k: v.cpu() for k, v in run.sampler.report().items() if isinstance(v, Tensor) and len(v.shape) == 1}
+    states = {"samples": chains.samples.contiguous().cpu(), "energies": chains.energies.cpu()}
+    save_file({**own, **states, "trace_energies": chains.trace_energies.cpu()}, partial / "samples.safetensors")
+    device = chains.samples.device.type
+    stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device}
+    report = chains.diagnostics | {"stamp": stamp}
+    (partial / "diagnostics.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_run_file(partial, config.resolved)
+    save_picture(run.energy, chains, partial / "picture.png", run.sampler.tau)
+    partial.rename(out)
+    return report

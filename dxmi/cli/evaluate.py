@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,16 @@ from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.cli.config_options import quiet
 from dxmi.config import plugins
-from dxmi.runs.folder import is_density_run
 
-IMAGES = {  # options of pipelines, runs and stored images, by the name of their argument
-    "reference": "--reference",
-    "floor": "--floor",
-    "extractor": "--extractor",
-    "seeds": "--seeds",
-    "batch_size": "--batch-size",
-    "scheduler": "--scheduler",
-    "steps": "--steps",
-    "prompt": "--prompt",
-    "column": "--column",
-    "label": "--label",
-    "evaluator": "--evaluator",
-}
-
-
-OTHERS = {"source": "the source", "metrics": "--metrics", "n": "-n", "seed": "--seed", "out": "--out"}
-
-
+IMAGES = (
+    *("reference", "floor", "extractor", "seeds", "batch_size", "schedulers", "steps", "prompts", "column", "label"),
+    "evaluator",
+)
+"""parameters of pipelines, runs and stored images alone"""
+OTHERS = ("pipeline", "metrics", "n", "seed", "out")
 MAPPINGS = ("evaluator", "reference", "source", "floor")  # options that have options: --evaluator.bootstrap 100
+DESTINATIONS = {"pipeline": "source", "schedulers": "scheduler", "prompts": "prompt"}
+"""what the parser calls a parameter that it has no name of its own for"""
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -50,40 +39,55 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         known = flag.startswith(tuple(f"--{key}." for key in MAPPINGS))
         require(known, flag, "'evaluate' has no such option", "see 'dxmi evaluate --help'")
     if options.compare:
-        refuse(options, overrides, IMAGES | OTHERS, "--compare takes two reports and nothing else")
+        refuse(options, overrides, (*IMAGES, *OTHERS), "--compare takes two reports and nothing else")
         compare(*options.compare)
         return
     require(options.source is not None, "evaluate", "give a pipeline, a run, a folder of images or a dataset")
-    if options.n is not None and options.n < 2:
-        raise ConfigError("-n", "give at least 2")
-    if is_density_run(Path(options.source)):
+    require(options.n is None or options.n >= 2, "n", "give at least 2")
+    if has_no_images(options.source):
         refuse(options, overrides, IMAGES, f"{options.source} is a run on a known density")
         run_density(options)
         return
     run_images(options, overrides)
 
 
-def refuse(options: argparse.Namespace, overrides: list[str], flags: dict[str, str], why: str) -> None:
-    """Raise ConfigError if one of these options was given, or an option of one."""
-    for key, flag in flags.items():
-        require(getattr(options, key) is None, flag, f"{why}", "leave it out")
-    require(not overrides, f"{''.join(overrides[:1])}", why, "leave it out")
+def refuse(options: argparse.Namespace, overrides: list[str], keys: Sequence[str], why: str) -> None:
+    """Raise ConfigError if one of these parameters was given, or an option of one."""
+    for key in keys:
+        require(getattr(options, DESTINATIONS.get(key, key)) is None, key, why, "leave it out")
+    require(not overrides, "".join(overrides[:1]), why, "leave it out")
+
+
+def has_no_images(source: str) -> bool:
+    """Whether it is a run that has no images: on a known density, on vectors, or of chains.
+
+    Raises:
+        ConfigError: it is a run on data that is not finished
+    """
+    from dxmi.runs.folder import Run
+
+    run = Run.find(source)
+    if run is None:
+        return False
+    if run.kind == "unfinished" and run.config.get("data") is not None:
+        run.require_finished()
+    return run.kind not in ("training", "images")
 
 
 def run_density(options: argparse.Namespace) -> None:
     """``dxmi evaluate RUN`` of a run on a known density."""
     if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise ConfigError("--seed", f"{options.seed} is not between 0 and 2^32 - 1")
+        raise ConfigError("seed", f"{options.seed} is not between 0 and 2^32 - 1")
     if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError("--out", f"there is no folder {options.out.parent}")
+        raise ConfigError("out", f"there is no folder {options.out.parent}")
     if options.out is not None and options.out.is_dir():
-        raise ConfigError("--out", f"{options.out} is a folder", "give a JSON file")
+        raise ConfigError("out", f"{options.out} is a folder", "give a JSON file")
     quiet()
     from dxmi.evaluation.density_runs import evaluate_density_run
     from dxmi.evaluation.tables import show_density
 
     found, notes = evaluate_density_run(
-        Path(options.source), options.n, options.seed, names("--metrics", options.metrics)
+        Path(options.source), options.n, options.seed, names("metrics", options.metrics)
     )
     show_density(found["rows"])
     for note in notes:
@@ -95,40 +99,35 @@ def run_density(options: argparse.Namespace) -> None:
 
 def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi evaluate`` of a pipeline or of images."""
-    require(
-        options.reference is not None, "--reference", "give what to measure against: a dataset, a folder or an .npz"
-    )
-    require(options.seed is None, "--seed", "samples of images have several", "give --seeds")
+    require(options.reference is not None, "reference", "give what to measure against: a dataset, a folder or an .npz")
+    require(options.seed is None, "seed", "samples of images have several", "give --seeds")
     given: dict[str, Any] = {
         **mappings(options, overrides),
-        "metrics": names("--metrics", options.metrics),
+        "metrics": names("metrics", options.metrics),
         "extractor": options.extractor,
         "n": options.n,
-        "seeds": numbers("--seeds", options.seeds),
+        "seeds": numbers("seeds", options.seeds),
         "batch_size": options.batch_size,
-        "schedulers": names("--scheduler", options.scheduler),
-        "steps": numbers("--steps", options.steps),
+        "schedulers": names("schedulers", options.scheduler),
+        "steps": numbers("steps", options.steps),
         "prompts": options.prompt,
         "column": options.column,
         "label": options.label,
         "out": options.out,
     }
     quiet()
-    from dxmi.evaluation.evaluate import evaluate
+    from dxmi import evaluate
 
     chosen = {key: value for key, value in given.items() if value is not None}
     floor = chosen.get("floor")
     if isinstance(floor, dict):
         option = next(key for key in floor if key != "path")
         require(
-            floor["path"] not in (None, "none", "halves"), f"--floor.{option}", "it is for a dataset, as --floor FILE"
+            floor["path"] not in (None, "none", "halves"), f"floor.{option}", "it is for a dataset, as --floor FILE"
         )
     if floor == "none":
         chosen["floor"] = None
-    try:
-        report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
-    except ConfigError as error:
-        raise ConfigError(spoken(str(error), options.evaluator or "fidelity")) from error
+    report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
     if os.environ.get("RANK", "0") == "0":
         report.show()
         if options.out is not None:
@@ -149,20 +148,6 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
     return {key: config[key] if config[key] != plain[key] else next(iter(plain[key].values())) for key in plain}
 
 
-def spoken(message: str, evaluator: str) -> str:
-    """A message about an option of the evaluator, by the names that the command has for them."""
-    from dxmi.evaluation.options import OWN
-
-    key, _, rest = message.partition(": ")
-    own = {**OWN, "reference": "--reference", "plugin": "--evaluator"}
-    if key in own:
-        return f"{own[key]}: {rest}"
-    if key.startswith("plugin."):
-        return f"--evaluator.{message.removeprefix('plugin.')}"
-    known = inspect.signature(plugins.load("dxmi.evaluators", evaluator).__init__).parameters
-    return f"--evaluator.{message}" if key in known else message
-
-
 def compare(first: Path, second: Path) -> None:
     """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
     from dxmi.evaluation.earlier_reports import compared
@@ -170,19 +155,17 @@ def compare(first: Path, second: Path) -> None:
     compared(first, second).show()
 
 
-def names(flag: str, given: str | None) -> list[str] | None:
+def names(key: str, given: str | None) -> list[str] | None:
     """``a,b`` as a list. Raises ConfigError if there is nothing in it."""
     found = None if given is None else [name.strip() for name in given.split(",") if name.strip()]
-    require(found != [], flag, "the list is empty", "leave the option out for its default")
+    require(found != [], key, "the list is empty", "leave the option out for its default")
     return found
 
 
-def numbers(flag: str, given: str | None) -> list[int] | None:
+def numbers(key: str, given: str | None) -> list[int] | None:
     """``1,2`` as a list. Raises ConfigError if one is no whole number."""
-    found = names(flag, given)
+    found = names(key, given)
     if found is None:
         return None
-    require(
-        all(name.removeprefix("-").isdecimal() for name in found), f"{flag}", f"{given} are not whole numbers, as 1,2"
-    )
+    require(all(name.removeprefix("-").isdecimal() for name in found), key, f"{given} are not whole numbers, as 1,2")
     return [int(name) for name in found]

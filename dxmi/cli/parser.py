@@ -30,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command")
     use = (add_sample, add_evaluate, add_score, add_export, add_push)
     for add in (add_inspect, add_train, add_pretrain, *use, add_plugins):
         add(commands)
@@ -56,13 +57,19 @@ def command(commands: Any, name: str, about: str, **options: Any) -> argparse.Ar
     return found
 
 
+def dashed(parser: argparse.ArgumentParser, flag: str, **options: Any) -> None:
+    """An option that is also taken with underscores, as keys of configs are spelled; help shows dashes."""
+    parser.add_argument(flag, **options)
+    parser.add_argument(f"--{flag[2:].replace('-', '_')}", **{**options, "help": argparse.SUPPRESS})
+
+
 def configured(commands: Any, name: str, about: str, config: str, out: str) -> argparse.ArgumentParser:
     """A command whose keys come from a config, so that its help has to read it first."""
     found = command(commands, name, about, add_help=False)
     found.set_defaults(takes_overrides=True, own_help=found.format_help)
     found.add_argument("config", nargs="?", help=config)
     found.add_argument("--out", type=Path, help=out)
-    found.add_argument("--print_config", action="store_true", help="print the config with every default and stop")
+    dashed(found, "--print-config", action="store_true", help="print the config with every default and stop")
     found.add_argument("-h", "--help", action="store_true", help="show every key and stop")
     return found
 
@@ -129,7 +136,7 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--seeds", help="of pipelines: a measurement for each (default: 0,1,2)")
     evaluate.add_argument("--seed", type=int, help="of a run on a known density (default: the run's)")
     batch = "images drawn at once, at most 256 (default: 64); they do not depend on it"
-    evaluate.add_argument("--batch-size", type=int, help=batch)
+    dashed(evaluate, "--batch-size", type=int, help=batch)
     evaluate.add_argument("--scheduler", help="classes of diffusers in place of the pipeline's, as A,B: a row for each")
     evaluate.add_argument("--steps", help="numbers of steps, as 4,10,50: a row for each (default: the pipeline's)")
     evaluate.add_argument(
@@ -167,7 +174,7 @@ def add_inspect(commands: Any) -> None:
     inspect.add_argument("pipeline", help="pipeline folder or hub id")
     inspect.add_argument("--json", type=Path, help="file to write all of it to")
     inspect.add_argument("--config", type=Path, help="YAML file to write the config to")
-    inspect.add_argument("--trust_remote_code", action="store_true", help="whether the pipeline's Python files may run")
+    dashed(inspect, "--trust-remote-code", action="store_true", help="whether the pipeline's Python files may run")
 
 
 def add_export(commands: Any) -> None:

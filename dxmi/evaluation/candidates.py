@@ -14,14 +14,12 @@ from dxmi.api.errors import require
 from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
 from dxmi.api.noise import CHUNK
 from dxmi.chains.draw import noise_rule
-from dxmi.config.yaml_files import read
 from dxmi.evaluation.kept_samples import KeptSamples
 from dxmi.evaluation.shared_samples import SharedSamples, StoredSamples
 from dxmi.evaluation.stored_images import images, path_of
 from dxmi.pipelines.draw import PipelineDraw
 from dxmi.pipelines.load import load_pipeline
-from dxmi.runs.finished import learned_draw
-from dxmi.runs.folder import own_prompts
+from dxmi.runs.folder import Run
 
 
 class Candidate(NamedTuple):
@@ -79,15 +77,17 @@ def candidates(source: Any, asked: DrawOptions, accelerator: Accelerator) -> lis
     )
     given = str(path_of(source))
     path = Path(given).expanduser()
-    run, whole = (path / "run.yaml").exists(), (path / "model_index.json").exists()
+    run, whole = Run.find(path), (path / "model_index.json").exists()
     if isinstance(source, Mapping):
         option = next((key for key in source if key != "path"), "path")
         require(not (run or whole), f"--source.{option}", f"{given} is drawn from, not read", "leave it out")
         return [stored(source, asked, accelerator)]
-    if run and not (path / "pipeline").exists():
-        return [learned(path, asked, accelerator)]
-    if run or whole or not path.exists():
-        asked = asked._replace(prompts=asked.prompts or own_prompts(path))
+    if run and run.kind != "training":
+        return [learned(run, asked, accelerator)]
+    if run:
+        asked = asked._replace(prompts=asked.prompts or run.prompts)
+        return solved(run.pipeline(), path.resolve().name, asked, accelerator)
+    if whole or not path.exists():
         return solved(load_pipeline(str(path) if path.exists() else given), path.resolve().name, asked, accelerator)
     if (path / "config.json").exists():
         load_pipeline(str(path))  # which says what else it is
@@ -104,16 +104,21 @@ def stored(source: Any, asked: DrawOptions, accelerator: Accelerator, key: str =
     return Candidate(name, None, None, shape, made, lambda seed: StoredSamples(found, accelerator))
 
 
-def learned(run: Path, asked: DrawOptions, accelerator: Accelerator) -> Candidate:
+def learned(run: Run, asked: DrawOptions, accelerator: Accelerator) -> Candidate:
     """A run on images that left no pipeline: its learned sampler, or its chain on the learned energy."""
-    asked.refuse(f"{run} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
-    draw, networks = learned_draw(run)
+    asked.refuse(f"{run.folder} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
+    _, _, draw, networks = run.finished()
     if not draw.per_sample:
-        asked.refuse(f"{run} draws {CHUNK} chains at once", "batch_size")
-    require(len(draw.shape) == 3, run, "its samples are vectors", "its evaluation.json has what 'dxmi train' measured")
+        asked.refuse(f"{run.folder} draws {CHUNK} chains at once", "batch_size")
+    require(
+        len(draw.shape) == 3,
+        run.folder,
+        "its samples are vectors",
+        "its evaluation.json has what 'dxmi train' measured",
+    )
     steps = draw.sampler.steps * draw.times
-    made = {"run": fingerprint(networks), "sampler": read(run / "run.yaml")["sampler"]}
-    return drawn(draw, run.name, steps, steps, draw.shape, made, asked, accelerator)
+    made = {"run": fingerprint(networks), "sampler": run.config["sampler"]}
+    return drawn(draw, run.folder.name, steps, steps, draw.shape, made, asked, accelerator)
 
 
 def solved(pipeline: Any, name: str, asked: DrawOptions, accelerator: Accelerator) -> list[Candidate]:

@@ -10,9 +10,8 @@ from dxmi.chains.log_weights import LOG_WEIGHTS, drawn_figures, require_log_weig
 from dxmi.config import plugins
 from dxmi.config.checked import build_plugin
 from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
 from dxmi.evaluation.density_figures import density_floor, halves, stamp, student_row
-from dxmi.runs.finished import load_run
+from dxmi.runs.folder import Run
 
 EVALUATOR = "densities"  # what 'dxmi evaluate' takes where a run names no evaluators
 
@@ -28,9 +27,13 @@ def evaluate_density_run(
     Raises:
         ConfigError: the folder holds no finished run on a known density, or a figure asked for cannot be had
     """
-    run, cost = load_run(folder)
+    source = Run(folder)
+    if source.kind != "density":
+        source.require_finished()
+        raise ConfigError(folder, "is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
+    run, cost, *_ = source.finished()
     n, seed = n or run.paths, run.seed if seed is None else seed
-    evaluators, notes, parts, floor = chosen(run, folder, wanted), [], None, None
+    evaluators, notes, parts, floor = chosen(run, source, wanted), [], None, None
     require_log_weights([name for name in wanted or () if name in LOG_WEIGHTS], run.sampler, run.energy)
     if evaluators:
         try:
@@ -48,7 +51,7 @@ def evaluate_density_run(
     return {"rows": rows, "stamp": stamp(evaluators, run.energy, parts, seed)}, [*more, *notes]
 
 
-def chosen(run: TrainConfig, folder: Path, wanted: list[str] | None) -> list[Evaluator]:
+def chosen(run: TrainConfig, source: Run, wanted: list[str] | None) -> list[Evaluator]:
     """The run's evaluators, or ``densities`` where it names none or certain metrics are wanted."""
     if wanted is None:
         return run.evaluators or [build_plugin(Evaluator, EVALUATOR)]  # type: ignore[type-abstract]
@@ -57,6 +60,6 @@ def chosen(run: TrainConfig, folder: Path, wanted: list[str] | None) -> list[Eva
     if unknown:
         raise ConfigError("metrics", f"'{unknown[0]}' is none of {', '.join(known)}")
     distances = [name for name in wanted if name not in LOG_WEIGHTS]
-    named: list[Any] = read(folder / "run.yaml").get("evaluators") or []
+    named: list[Any] = source.config.get("evaluators") or []
     given = next((e for e in named if isinstance(e, dict) and e["name"] == EVALUATOR), {"name": EVALUATOR})
     return [build_plugin(Evaluator, {**given, "metrics": distances})] if distances else []  # type: ignore[type-abstract]

@@ -12,14 +12,20 @@ from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config.yaml_files import differences
 from dxmi.evaluation.report import FLOOR, Report
+from dxmi.runs.folder import Run
 
 
-def load_report(path: Path, option: str = "--compare") -> Report:
-    """What ``report.json`` or a run's ``evaluation.json``, or the folder of one, holds; ``option`` is what named it.
+def load_report(source: str | Path | Run, key: str = "report") -> Report:
+    """The report of an evaluation, or what ``dxmi train`` measured of a run.
+
+    Args:
+        source: a run or another folder with ``report.json`` or ``evaluation.json``, or such a file
+        key: the parameter that named it, for messages
 
     Raises:
         ConfigError: it holds none
     """
+    path = Path(source)
     try:
         inside = next((file for file in (path / "report.json", path / "evaluation.json") if file.exists()), path)
         found = json.loads(inside.read_text())
@@ -31,7 +37,7 @@ def load_report(path: Path, option: str = "--compare") -> Report:
             raise ValueError("no minima")
         return Report(rows, dict(found["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(option, f"{path} holds no report of 'dxmi evaluate'", "give another") from error
+        raise ConfigError(key, f"{path} holds no report of 'dxmi evaluate'", "give another") from error
 
 
 def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str, Any]) -> Report | None:
@@ -45,7 +51,7 @@ def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str,
     """
     if not (folder / "report.json").exists():
         return None
-    old, keys = load_report(folder / "report.json", "--out"), ("name", "steps", "subject")
+    old, keys = load_report(folder / "report.json", "out"), ("name", "steps", "subject")
     wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
     stamps = ((key, old.stamp.get(key), new.get(key)) for key in ("evaluators", "reference", "prompts"))
     lost = [found for key, was, now in stamps for found in differences(was, now, key)]
@@ -107,7 +113,7 @@ def compared(first: Path, second: Path) -> Report:
     Raises:
         ConfigError: one cannot be read, or their stamps or numbers of samples differ; the message says where
     """
-    reports = load_report(first), load_report(second)
+    reports = load_report(first, "compare"), load_report(second, "compare")
     told = [report.stamp | {"samples": report.rows[0]["samples"]} for report in reports]
     seeds = [seed if isinstance(seed, list) else [seed] for seed in (made.pop("seed", []) for made in told)]
     for made, seed in zip(told, seeds, strict=True):

@@ -2,63 +2,92 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from dxmi.api import ConfigError, Evaluator, Labelled
+from dxmi.api.errors import require
 from dxmi.config.checked import build_plugin
 from dxmi.config.data import DataConfig
 from dxmi.data.items import Items
 from dxmi.data.load import load_data
 from dxmi.data.tables import load_table
 from dxmi.evaluation.measure import measure
-from dxmi.runs.energy import energy_folder, load_energy_and_steps
+from dxmi.runs.energy import load_energy_folder
+from dxmi.runs.folder import Run, energy_folder
 
 
-def score(source: str, data: DataConfig, table: Any | None = None) -> list[float]:
-    """The energy of every image or vector, in the dataset's order: low means like the data it learned.
+class Scores(NamedTuple):
+    """The energy of every item of a dataset, in its order."""
 
-    ``table`` is what ``load_table`` gave, if it is at hand.
+    energies: Tensor
+    """(N,) float64 on the CPU; low means like the data that the energy learned"""
+    metrics: dict[str, float]
+    """AUROC of the energies as anomaly scores, ``det`` and of each class ``det/CLASS``; empty without labels"""
+    evaluator: dict[str, Any]
+    """what made the metrics; empty without labels"""
+
+
+def score(
+    source: str | Path | Run,
+    data: str | Path | DataConfig,
+    *,
+    column: str = "image",
+    labels: str | None = None,
+    classes: str | None = None,
+) -> Scores:
+    """Energies of stored images or vectors under a run's energy and, with labels, how well they rank them.
+
+    Args:
+        source: a run, or an energy's folder
+        data: Parquet file, folder of images or hub id; or all keys of ``data``
+        column: of images or lists of numbers
+        labels: column of 0 for good and 1 for defect
+        classes: column of the kind of thing each item is: AUROC is then that of each, and their mean
 
     Raises:
-        ConfigError: there is no such energy or data, or the items do not fit the energy
+        ConfigError: there is no such energy or data, or the items do not fit the energy; a column is missing or a row
+            of it has nothing, labels are not 0 and 1, or all of a class are alike
+        FloatingPointError: with labels, an energy is not finite
     """
-    folder = energy_folder(source)
-    (energy, steps), items = load_energy_and_steps(folder), load_data(data, table)
+    require(classes is None or labels is not None, "classes", "AUROC needs labels", "give labels too")
+    chosen = data if isinstance(data, DataConfig) else DataConfig(path=str(data), column=column)
+    try:
+        table = load_table(chosen)
+        given = None if labels is None else read_labels(table, labels, str(chosen.path))
+        kinds = None if classes is None else read_classes(table, classes, str(chosen.path))
+        energies = energies_of(energy_folder(source), chosen, table)
+    except ConfigError as error:
+        raise error.moved("data.column", "column").moved("data.path", "data") from error
+    if given is None:
+        return Scores(energies, {}, {})
+    evaluator = build_plugin(Evaluator, {"name": "anomaly"})  # type: ignore[type-abstract]
+    metrics = measure([evaluator], Labelled(energies, given, kinds), lambda n: energies[:n])["metrics"]
+    return Scores(energies, metrics, evaluator.stamp())
+
+
+def energies_of(folder: Path, data: DataConfig, table: Any) -> Tensor:
+    """Energies (N,) float64 of the items of ``data`` under the energy in ``folder``.
+
+    Raises:
+        ConfigError: there is none, or the items do not fit it
+    """
+    (energy, steps), items = load_energy_folder(folder), load_data(data, table)
     assert isinstance(items, Items)  # neither draws nor a stream
     device = Accelerator().device
     energy.to(device)
     try:
         with torch.no_grad():
             parts = (items[part].to(device) for part in torch.split(torch.arange(len(items)), 256))
-            return [e for x in parts for e in energy(x, torch.full((len(x),), steps, device=device)).tolist()]
+            energies = [energy(x, torch.full((len(x),), steps, device=device)).double().cpu() for x in parts]
+        return torch.cat(energies)
     except (RuntimeError, AssertionError) as error:  # lazy layers assert
         raise ConfigError(str(data.path), f"items {items.event_shape} do not fit the energy in {folder}") from error
-
-
-def score_labelled(source: str, data: DataConfig, labels: str, classes: str | None = None) -> dict[str, Any]:
-    """The energies, and the AUROC of them as anomaly scores: ``{energies, metrics, evaluator}``.
-
-    ``labels`` names the column with 0 for good and 1 for defect, ``classes`` one with the kind of thing each item is:
-    AUROC is then that of each class (``det/CLASS``) and their mean (``det``).
-
-    Raises:
-        ConfigError: as ``score``; a column is missing or a row of it has nothing, labels are not 0 and 1, or all of a
-            class are alike
-        FloatingPointError: an energy is not finite
-    """
-    table = load_table(data)
-    given = read_labels(table, labels, str(data.path))
-    kinds = None if classes is None else read_classes(table, classes, str(data.path))
-    energies = score(source, data, table)
-    evaluator = build_plugin(Evaluator, {"name": "anomaly"})  # type: ignore[type-abstract]
-    scores = torch.tensor(energies, dtype=torch.float64)
-    metrics = measure([evaluator], Labelled(scores, given, kinds), lambda n: scores[:n])["metrics"]
-    return {"energies": energies, "metrics": metrics, "evaluator": evaluator.stamp()}
 
 
 def column(table: Any, key: str, name: str, path: str) -> list[Any]:

@@ -119,11 +119,11 @@ def cell(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}"
 
 
-def show_scores(metrics: dict[str, float]) -> None:
-    """The figures as a table, on the screen alone: what is printed stays a list of energies."""
+def score_table(metrics: dict[str, float]) -> Table:
+    """The AUROC of energies as a table for the screen."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     table.add_column("")
     table.add_column("AUROC", justify="right")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
-    Console(stderr=True).print(table)
+    return table

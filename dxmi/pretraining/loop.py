@@ -12,19 +12,26 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config.checked import Checked
+from dxmi.config.given import Given, check_given, default_out
 from dxmi.config.machine import check_processes
 from dxmi.config.pretrain import PretrainConfig
-from dxmi.data.load import draw_batch, load_data
+from dxmi.data.load import Source, draw_batch, load_data
+from dxmi.pretraining.model import Model
 from dxmi.pretraining.noise_levels import ddpm_model, multi_noise_model
 from dxmi.pretraining.one_score import score_model
 from dxmi.pretraining.reconstruction import reconstruction_model
+from dxmi.runs.folder import Run, holds_network
 
 
-def pretrain(config: Checked[PretrainConfig], out: Path) -> Path:
-    """Train and save the averaged network in ``out``, which must not hold one yet.
+def pretrain(config: Given | Checked[PretrainConfig], out: str | Path | None = None, **overrides: Any) -> Path:
+    """Train a network from scratch, without a game, and save its average; returns the folder.
+
+    Args:
+        config: a YAML file, or the same as a mapping; ``PretrainConfig`` tells its keys
+        out: folder that holds no network yet; None is ``runs/<name of the config>``
+        overrides: keys laid over the config, as ``**{"data.batch_size": 8}``
 
     A UNet becomes a ``DDPMPipeline``, with classes a ``ConsistencyModelPipeline``, which passes them to the network;
     an energy a folder that ``load_energy`` reads, a score network one for ``load_score``.
@@ -33,17 +40,23 @@ def pretrain(config: Checked[PretrainConfig], out: Path) -> Path:
         ConfigError: what the config asks for cannot be built
         FloatingPointError: the loss is not finite; nothing is written
     """
-    from diffusers.optimization import get_cosine_schedule_with_warmup
-
-    if out.is_file() or any((out / name).exists() for name in ("model_index.json", "config.json", "run.yaml")):
-        raise ConfigError("out", f"{out} already holds a pipeline, a network, a run or a file", "give another folder")
-    require(0 <= config.values.seed < 2**32, "seed", f"{config.values.seed} is not between 0 and 2^32 - 1")
-    set_seed(config.values.seed)
-    run = config.build()
+    checked, folder = check_given(PretrainConfig, config, overrides), default_out(config) if out is None else Path(out)
+    taken = folder.is_file() or holds_network(folder) or Run.find(folder) is not None
+    require(not taken, "out", f"{folder} already holds a pipeline, a network, a run or a file", "give another folder")
+    require(0 <= checked.values.seed < 2**32, "seed", f"{checked.values.seed} is not between 0 and 2^32 - 1")
+    set_seed(checked.values.seed)
+    run = checked.build()
     source = load_data(run.data)
     set_seed(run.seed)
     kinds = {"ddpm": ddpm_model, "multi_noise": multi_noise_model, "reconstruction": reconstruction_model}
-    model = kinds.get(run.objective, score_model)(run, source)
+    learn(run, source, kinds.get(run.objective, score_model)(run, source), checked.resolved, folder)
+    return folder
+
+
+def learn(run: PretrainConfig, source: Source, model: Model, resolved: dict[str, Any], out: Path) -> None:
+    """All steps of the optimiser; the averaged network and its figures go to ``out``. See ``pretrain``."""
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
     # an energy's additive constant is in no score, and distributed training has to know that it stays without gradient
     spare = DistributedDataParallelKwargs(find_unused_parameters=run.energy is not None)
     accelerator = Accelerator(kwargs_handlers=[spare])
@@ -59,11 +72,10 @@ def pretrain(config: Checked[PretrainConfig], out: Path) -> Path:
         schedule.step()
         ema.update_parameters(model.network)
     if accelerator.is_main_process:
-        found = {"last loss": loss.item(), **model.save(ema.module.eval(), out, config.resolved)}
+        found = {"last loss": loss.item(), **model.save(ema.module.eval(), out, resolved)}
         print(", ".join(f"{name} {value:.4f}" for name, value in found.items()))
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return out
 
 
 def descend(loss: Tensor, k: int, network: nn.Module, optimizer: Any, clip: float, accelerator: Accelerator) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 from dxmi.api import ConfigError, Energy
 from dxmi.config.checked import build_plugin
 
+NONE = "is no energy folder with config.json and model.safetensors"
+
 
 def save_energy(
     energy: Energy, config: dict[str, Any], steps: int, folder: Path, shape: tuple[int, ...] | None = None
@@ -23,28 +25,19 @@ def save_energy(
     save_file({k: v.contiguous().cpu() for k, v in energy.state_dict().items()}, folder / "model.safetensors")
 
 
-def load_energy(folder: str | Path) -> Energy:
-    """The energy (or value) in a folder that ``save_energy`` wrote: ``energy(x (B,*S)) -> (B,)``.
+def load_energy_folder(folder: Path) -> tuple[Energy, int]:
+    """The energy (or value) that ``save_energy`` wrote, and T, the time at which one with ``time: true`` is the energy.
 
     Raises:
         ConfigError: it is no such folder, or its plugin is not installed
     """
-    return load_energy_and_steps(folder)[0]
-
-
-def load_energy_and_steps(folder: str | Path) -> tuple[Energy, int]:
-    """The same and T, the time at which a network with ``time: true`` is the energy.
-
-    Raises:
-        ConfigError: it is no such folder, or its plugin is not installed
-    """
-    config, weights = read_energy(Path(folder))
+    config, weights = read_energy(folder)
     try:
         energy = build_plugin(Energy, config["plugin"])  # type: ignore[type-abstract]
         energy.load_state_dict(weights)
         return energy.eval(), config["steps"]
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(folder, "is no energy folder with config.json and model.safetensors") from error
+        raise ConfigError(folder, NONE) from error
 
 
 def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -57,9 +50,4 @@ def read_energy(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = json.loads((folder / "config.json").read_text())
         return config | {"plugin": config["plugin"]}, load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ConfigError(folder, "is no energy folder with config.json and model.safetensors") from error
-
-
-def energy_folder(source: str | Path) -> Path:
-    """``source``, or the energy in it where it is a run."""
-    return Path(source) / "energy" if (Path(source) / "run.yaml").exists() else Path(source)
+        raise ConfigError(folder, NONE) from error

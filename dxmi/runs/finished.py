@@ -1,24 +1,36 @@
-"""A finished run, loaded to draw from it again."""
+"""What a finished run learned, loaded to draw from it again."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from torch.nn import Module
 
-from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
+from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
 from dxmi.config.checked import Checked
 from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
-from dxmi.runs.energy import load_energy
+from dxmi.runs.energy import load_energy_folder
 
 NO_SAMPLES = "with game.start: data values are learned near the data alone, and no samples can be drawn"
+
+
+class Finished(NamedTuple):
+    """What a run learned."""
+
+    run: TrainConfig
+    """its players; the sampler and, on a known density, the value have learned"""
+    cost: Cost
+    """the cost to go that the sampler follows"""
+    draw: SamplerDraw
+    networks: dict[str, Module]
+    """energy, sampler and, where there is one, value"""
 
 
 def runs_on_end(run: TrainConfig) -> int:
@@ -40,58 +52,47 @@ def can_be_drawn(run: TrainConfig) -> bool:
     return not (isinstance(sampler, GaussianSampler) and sampler.value_guided and run.game.start == "data")
 
 
-def learned_draw(folder: Path) -> tuple[SamplerDraw, dict[str, Module]]:
-    """What draws the samples of a run on data, a learned sampler or a chain on the learned energy, and its networks.
+def load_learned(folder: Path, config: dict[str, Any]) -> Finished:
+    """A run on data that left no pipeline: its learned sampler, or its chain on the learned energy.
 
     Raises:
         ConfigError: the folder holds no such finished run, or one whose values were learned near the data alone
     """
     try:
-        run = Checked(TrainConfig, read(folder / "run.yaml")).build()
-        require(can_be_drawn(run), folder, f"{NO_SAMPLES}", "rank data with 'dxmi score'")
+        run = Checked(TrainConfig, config).build()
+        require(can_be_drawn(run), folder, NO_SAMPLES, "rank data with 'dxmi score'")
         shape = tuple(json.loads((folder / "energy" / "config.json").read_text())["shape"])
-        energy = load_energy(folder / "energy")
-        value = load_energy(folder / "value") if run.value is not None else None
+        energy, _ = load_energy_folder(folder / "energy")
+        value = load_energy_folder(folder / "value")[0] if run.value is not None else None
         if isinstance(run.sampler, GaussianSampler):
             load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ConfigError(folder, "holds no finished run that can be drawn from") from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = {"energy": energy, "sampler": run.sampler.eval()} | ({} if value is None else {"value": value})
-    for module in networks.values():
-        module.to(device)
-    return SamplerDraw(run.sampler, shape, Cost(energy, value, run.sampler.steps), runs_on_end(run)), networks
+    return on_device(run, Cost(energy, value, run.sampler.steps), shape)
 
 
-def load_density_run(folder: Path) -> tuple[Energy, Sampler, Cost]:
-    """The density, the learned sampler and the cost to go of a run.
-
-    Raises:
-        ConfigError: the folder holds no finished run on a known density
-    """
-    run, cost = load_run(folder)
-    return run.energy, run.sampler, cost
-
-
-def load_run(folder: Path) -> tuple[TrainConfig, Cost]:
-    """A finished run on a known density with what it learned, and the cost to go that its sampler follows.
+def load_density(folder: Path, config: dict[str, Any]) -> Finished:
+    """A run on a known density: the density, the learned sampler and the value that it follows.
 
     Raises:
         ConfigError: the folder holds none
     """
     try:
-        config = read(folder / "run.yaml")
-        if "chains" in config:
-            raise ConfigError(folder, "holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
-        if config.get("data") is not None:
-            raise ConfigError(folder, "is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
         run = Checked(TrainConfig, config).build()
         load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
         if run.value is not None:
             run.value.load_state_dict(load_file(folder / "value" / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ConfigError(folder, "holds no finished run on a known density") from error
+    return on_device(run, Cost(run.energy, run.value, run.sampler.steps), run.energy.event_shape or ())
+
+
+def on_device(run: TrainConfig, cost: Cost, shape: tuple[int, ...]) -> Finished:
+    """All of it on the GPU if there is one; S of what is drawn is ``shape``."""
+    networks: dict[str, Module] = {"energy": cost.energy, "sampler": run.sampler.eval()}
+    if cost.value is not None:
+        networks["value"] = cost.value
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for module in filter(None, (run.energy, run.sampler, run.value)):
+    for module in networks.values():
         module.to(device)
-    return run, Cost(run.energy, run.value, run.sampler.eval().steps)
+    return Finished(run, cost, SamplerDraw(run.sampler, shape, cost, runs_on_end(run)), networks)

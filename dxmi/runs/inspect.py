@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 
 from dxmi.api import ConfigError, Sampler
-from dxmi.api.errors import first_line, require
+from dxmi.api.errors import first_line
 from dxmi.config import plugins
 
 
-def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
-    """What the first kind of sampler that takes it says of a pipeline; its ``config`` is a whole run.
+def inspect(source: str | Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """What a pipeline is, read off its configs and not its weights, and a config that would fine-tune it.
+
+    Args:
+        source: folder or hub id of a diffusers pipeline
+        trust_remote_code: whether Python files that it brings may run
+
+    Returns:
+        what the first kind of sampler that takes it says, as JSON types; ``config`` among it is a whole run, for
+        ``dxmi.train`` once ``data.path`` is given
 
     Raises:
         ConfigError: no installed sampler takes it
@@ -26,7 +32,7 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
         if kind is None or not kind.pipeline:
             continue
         try:
-            found = kind.describe(source, trust_remote_code)
+            found = kind.describe(str(source), trust_remote_code)
         except ConfigError as error:
             refusals.append(error)
             continue
@@ -35,24 +41,3 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
         found["config"]["sampler"] = {"name": plugin.name, **found["config"]["sampler"]}
         return found
     raise next(iter(refusals), ConfigError(source, "no installed sampler is made from pipelines"))
-
-
-def inspect(source: str, trust_remote_code: bool, json_file: Path | None, config_file: Path | None) -> None:
-    """Print the description and the config as YAML, and write them where asked to.
-
-    Raises:
-        ConfigError: it is no pipeline that can be fine-tuned, or a file exists already
-    """
-    for key, path in (("--json", json_file), ("--config", config_file)):
-        require(path is None or not path.exists(), key, f"{path} exists", "give another file")
-        require(path is None or path.parent.is_dir(), key, f"there is no folder {path and path.parent}")
-    found = describe(source, trust_remote_code)
-    config = yaml.safe_dump(found["config"], sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-    told = {key: value for key, value in found.items() if key != "config"}
-    print(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, default_flow_style=None), end="")
-    print("\n# a config that fine-tunes it; data.path is yours to give\n" + config, end="")
-    if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
-    if config_file is not None:
-        config_file.write_text(config)
-        print(f"# {config_file}: written; give data.path, and evaluators to have its figures")

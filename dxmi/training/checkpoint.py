@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from dxmi.api import ConfigError
 from dxmi.api.files import whole_file
+from dxmi.config.yaml_files import differences
+from dxmi.runs.folder import Run, holds_network
 
 
 def save(accelerator: Accelerator, run: Path, step: int) -> None:
@@ -70,15 +73,17 @@ def truncate(metrics: Path, step: int) -> None:
         draft.write_text("".join(line + "\n" for line in kept))
 
 
-def refuse(run: Path, resume: bool, differing: list[str]) -> None:
-    """Raise ConfigError if the folder and ``--resume`` do not fit; ``differing`` lists changed keys of the config."""
+def refuse(run: Path, resume: bool, resolved: dict[str, Any]) -> None:
+    """Raise ConfigError if folder and ``resume`` do not fit, or that run has another config than ``resolved``."""
+    before = Run.find(run)
     if run.is_file():
         raise ConfigError("out", f"{run} is a file", "give a folder")
-    if not resume and any((run / name).exists() for name in ("config.json", "model_index.json")):
+    if not resume and holds_network(run):
         raise ConfigError("out", f"{run} already holds a network of 'dxmi pretrain'", "give another folder")
-    if (run / "run.yaml").exists() and not resume:
-        raise ConfigError("out", f"{run} already holds a run", "give another folder, or --resume to go on with it")
-    if resume and not (run / "run.yaml").exists():
-        raise ConfigError("resume", f"{run} holds no run", "leave --resume out to start one")
+    if before is not None and not resume:
+        raise ConfigError("out", f"{run} already holds a run", "give another folder, or resume to go on with it")
+    if resume and before is None:
+        raise ConfigError("resume", f"{run} holds no run", "leave it out to start one")
+    differing = differences(before.config, resolved) if before is not None else []
     if resume and differing:
         raise ConfigError("resume", f"the config differs from {run / 'run.yaml'}: {'; '.join(differing)}")

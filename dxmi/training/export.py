@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -16,53 +16,57 @@ from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
 from dxmi.api.files import whole_folder
 from dxmi.chains.draw import SamplerDraw, noise_rule
-from dxmi.config.checked import Checked
 from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
 from dxmi.data.items import Items
 from dxmi.data.load import load_data
 from dxmi.data.streams import Stream
 from dxmi.evaluation.measure import Contender, measure_contenders, stamp
 from dxmi.evaluation.tables import card_figures, show
+from dxmi.runs.folder import GO_ON, Run
 from dxmi.runs.model_card import model_card
 
 
-def export(run: Path, mode: str, out: Path) -> None:
+def export(run: str | Path | Run, out: str | Path, *, mode: Literal["exact", "stock"] = "exact") -> Path:
     """Write the pipeline of ``run`` into ``out``; of a stock one the loss in quality is printed and in its card.
 
     Args:
-        run: folder of a finished run
-        mode: exact copies the pipeline with its scheduler's source; stock needs no code but diffusers'
+        run: a finished run, or its folder
         out: a folder that is not there yet
+        mode: exact copies the pipeline with its scheduler's source; stock needs no code but diffusers'
 
     Raises:
         ConfigError: the run is not finished or left no pipeline, ``out`` exists, or stock classes cannot say it
     """
+    out, source = Path(out), Run(run)
+    require(mode in ("exact", "stock"), "mode", f"'{mode}' is neither exact nor stock", "give one of them")
     require(not out.exists(), "out", f"{out} exists", "give another folder")
-    require((run / "run.yaml").is_file(), run, "holds no run", "give the folder that 'dxmi train' left")
-    if not (run / "pipeline" / "README.md").is_file() or not (run / "pipeline" / "model_index.json").is_file():
-        raise ConfigError(run, "holds no finished run with a pipeline", "'dxmi train ... --resume' goes on with it")
+    whole = all((source.pipeline_folder / name).is_file() for name in ("README.md", "model_index.json"))
+    require(whole, source.folder, "holds no finished run with a pipeline", GO_ON)
     with whole_folder(out) as draft:
         if mode == "exact":
-            shutil.copytree(run / "pipeline", draft)
+            shutil.copytree(source.pipeline_folder, draft)
         else:
-            save_stock(run, draft)
+            save_stock(source, draft)
+    return out
 
 
-def save_stock(folder: Path, out: Path) -> None:
+def save_stock(source: Run, out: Path) -> None:
     """The same network under a scheduler of diffusers' own, and its card with both rows of figures."""
-    config = Checked(TrainConfig, read(folder / "run.yaml"))
+    config = source.checked()
     set_seed(config.values.seed)
     run = config.build()
     try:
-        run.sampler.load_pretrained(folder / "pipeline")
+        run.sampler.load_pretrained(source.pipeline_folder)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ConfigError(folder, f"its pipeline cannot be read: {first_line(error)}") from error
-    stock = run.sampler.stock()
+        raise ConfigError(source.folder, f"its pipeline cannot be read: {first_line(error)}") from error
+    try:
+        stock = run.sampler.stock()
+    except ConfigError as error:
+        raise error.under("sampler") from error
     evaluation = compare(run, {"exact": run.sampler, "stock": stock})
     stock.save_pretrained(out)
-    if (folder / "pipeline" / "lora").is_dir():
-        shutil.copytree(folder / "pipeline" / "lora", out / "lora")
+    if (source.pipeline_folder / "lora").is_dir():
+        shutil.copytree(source.pipeline_folder / "lora", out / "lora")
     model_card(out, config.resolved, stock.steps, card_figures(evaluation), stock.call_options)
     if evaluation is None:
         Console().print("the run has no evaluators, so the loss in quality was not measured", style="dim")

@@ -74,7 +74,7 @@ def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) ->
     reference: Dataset[Any] = session.halves().reference if stored is None else stored
     rivalry = contenders(session, rivals)
     rows = measure_contenders(
-        rivalry, run.evaluators, reference, run.seed, session.accelerator, session.note, run.draw_batch
+        rivalry, run.evaluators, reference, run.seed, session.accelerator, session.screen.note, run.draw_batch
     )
     told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
     noise, prompts = [noise_rule(found.draw) for found in rivalry], getattr(run.sampler, "prompts", None) or ()

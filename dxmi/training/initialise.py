@@ -12,7 +12,8 @@ from dxmi.config.run import TrainConfig
 from dxmi.config.yaml_files import differences
 from dxmi.data.load import Source, check_labels
 from dxmi.data.tables import about_key
-from dxmi.runs.energy import energy_folder, read_energy
+from dxmi.runs.energy import read_energy
+from dxmi.runs.folder import energy_folder
 from dxmi.training.checks import ask
 
 

@@ -41,7 +41,7 @@ def look(session: Session, step: int) -> None:
     if session.main and weighs:
         _, found = metrics(session, min(run.paths, 2000), seed=0)
         write(session, step, found)
-        session.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+        session.screen.tell(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
     if session.main and len(session.shape) == 3 and can_be_drawn(run):
         samples = first_samples([session.student()], 64, run.sampler.steps, seed=0, size=run.draw_batch)[0]
         save_grid(samples, session.out / "samples" / f"step-{step:06d}.png")

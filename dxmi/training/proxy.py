@@ -60,7 +60,7 @@ class ProxyWatch:
         assert isinstance(data, Items | Stream)
         run = session.run
         drawn = (session.student(), run.sampler.steps, run.seed, session.accelerator)
-        with noted(session.note):
+        with noted(session.screen.note):
             found = measure([self.judge], data.reference(), KeptSamples(*drawn, batch_size=run.draw_batch))
         name, value = next(iter(found["metrics"].items()))
         score = -value if name.startswith(tuple(getattr(self.judge, "HIGHER", ()))) else value
@@ -71,7 +71,7 @@ class ProxyWatch:
         write(session, step, told)
         if session.main and better:
             save_best(session, {"step": step, **told})
-        session.tell(f"proxy {name} of {found['samples']} samples {value:.4g}{', the best so far' * better}")
+        session.screen.tell(f"proxy {name} of {found['samples']} samples {value:.4g}{', the best so far' * better}")
         session.accelerator.wait_for_everyone()
         return self.stops()
 

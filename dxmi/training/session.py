@@ -8,7 +8,6 @@ from typing import cast
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
-from rich.console import Console
 from torch import Tensor
 
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
@@ -22,10 +21,9 @@ from dxmi.data.latent_cache import Encoded, cached
 from dxmi.data.load import Source, draw_batch, load_data
 from dxmi.evaluation.density_figures import Halves, halves
 from dxmi.game.algorithm import DxMI
+from dxmi.screen import Screen
 from dxmi.training.checks import check_players, check_value_guided
 from dxmi.training.initialise import event_shape, initialise, start_from_weights
-
-console = Console(stderr=True)
 
 
 class Session:
@@ -58,16 +56,17 @@ class Session:
         changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
         self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
-        self.main, self.said = self.accelerator.is_main_process, set[str]()
+        self.main = self.accelerator.is_main_process
+        self.screen = Screen(self.main)
         self.encoded: Encoded | None = None
         for line in changed:
-            self.tell(f"energy_weights: learned with other options: {line}")
+            self.screen.tell(f"energy_weights: learned with other options: {line}")
 
     def encode_data(self) -> None:
         """With ``data.cache``: what the sampler makes of all data, from disk or now."""
         data = self.run.data
         if isinstance(self.data, Items) and data is not None and data.cache is not None:
-            self.encoded = cached(self.data, self.run.sampler, Path(data.cache), self.accelerator, self.tell)
+            self.encoded = cached(self.data, self.run.sampler, Path(data.cache), self.accelerator, self.screen.tell)
 
     def halves(self) -> Halves:
         """Samples of the known density that is learned from, or sampled."""
@@ -103,14 +102,3 @@ class Session:
         """The value that the averaged sampler follows; the learned one where it follows none."""
         average = self.game.value_ema
         return self.run.value if average is None else cast(Energy, average.module)
-
-    def tell(self, message: str) -> None:
-        """A line for the person who waits."""
-        if self.main:
-            console.print(message, style="dim")
-
-    def note(self, message: str) -> None:
-        """The same, but each line once."""
-        if message not in self.said:
-            self.tell(message)
-        self.said.add(message)

@@ -13,39 +13,49 @@ from torch import Tensor
 
 from dxmi.chains.density import run_chains
 from dxmi.config.checked import Checked
+from dxmi.config.given import Given, check_given, default_out
 from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import differences
+from dxmi.config.run_file import write_run_file
 from dxmi.data.items import Items
 from dxmi.data.streams import Stream
 from dxmi.evaluation.density_figures import density_floor
 from dxmi.evaluation.measure import data_floor, noted
 from dxmi.evaluation.report import FLOOR
+from dxmi.runs.folder import Run
 from dxmi.training import checkpoint
 from dxmi.training.finish import finish
 from dxmi.training.logbook import log_round, look
 from dxmi.training.proxy import ProxyWatch
-from dxmi.training.session import Session, console
+from dxmi.training.session import Session
 
 
-def train(config: Checked[TrainConfig], out: Path, resume: bool = False) -> Path:
-    """Play the game that ``config`` describes and leave its products in ``out``.
+def train(
+    config: Given | Checked[TrainConfig], out: str | Path | None = None, *, resume: bool = False, **overrides: Any
+) -> Run:
+    """Play the game that ``config`` describes; returns the run, with its products in the folder ``out``.
 
     Everything that can be wrong with the config is found before ``out`` is touched.
+
+    Args:
+        config: a YAML file, or the same as a mapping; ``TrainConfig`` tells its keys
+        out: folder to write; None is ``runs/<name of the config>``
+        resume: go on with the run in ``out``, from its last checkpoint
+        overrides: keys laid over the config, as ``**{"sampler.scheduler.steps": 2}``
 
     Raises:
         ConfigError: what the user gave is wrong
         FloatingPointError: a loss is not finite
     """
-    old = yaml.safe_load((out / "run.yaml").read_text()) if (out / "run.yaml").exists() else config.resolved
-    checkpoint.refuse(out, resume, differences(old, config.resolved))
-    session = Session(config, out, fresh=not (resume and checkpoint.saved(out)))
+    checked, folder = check_given(TrainConfig, config, overrides), default_out(config) if out is None else Path(out)
+    checkpoint.refuse(folder, resume, checked.resolved)
+    session = Session(checked, folder, fresh=not (resume and checkpoint.saved(folder)))
     watch = None if session.run.proxy is None else ProxyWatch(session, session.run.proxy)
     session.encode_data()
     floor = floor_row(session)
     start(session, watch, resume)
     play(session, watch)
     finish(session, floor)
-    return out
+    return Run(folder)
 
 
 def floor_row(session: Session) -> dict[str, Any] | None:
@@ -54,7 +64,7 @@ def floor_row(session: Session) -> dict[str, Any] | None:
     if not run.evaluators:
         return None
     if isinstance(session.data, Items | Stream):
-        with noted(lambda line: session.note(f"{FLOOR}: {line}")):
+        with noted(lambda line: session.screen.note(f"{FLOOR}: {line}")):
             return data_floor(run.evaluators, session.data.reference(), session.accelerator, run.seed)
     return density_floor(run.evaluators, session.halves())
 
@@ -63,7 +73,7 @@ def start(session: Session, watch: ProxyWatch | None, resume: bool) -> None:
     """Create or reopen the run's folder."""
     if session.main and not resume:
         session.out.mkdir(parents=True, exist_ok=True)
-        (session.out / "run.yaml").write_text(yaml.safe_dump(session.config.resolved, sort_keys=False))
+        write_run_file(session.out, session.config.resolved)
     set_seed(session.run.seed, device_specific=True)
     if resume:
         checkpoint.restore(session.accelerator, session.out)
@@ -79,7 +89,7 @@ def fill_replay(session: Session) -> None:
     buffer, replay = session.game.buffer, session.run.replay
     if replay is None or replay.fill is None or buffer is None or buffer.states is not None:
         return
-    session.tell(f"filling the replay with {replay.size} chains")
+    session.screen.tell(f"filling the replay with {replay.size} chains")
     seed = session.run.seed * 1009 + session.accelerator.process_index
     drawn = run_chains(session.run.energy, replay.fill.to(session.accelerator.device), replay.size, seed=seed)
     buffer.keep(drawn.samples)
@@ -96,26 +106,28 @@ def play(session: Session, watch: ProxyWatch | None) -> None:
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not session.main) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=session.screen.console, disable=not session.main
+    ) as progress:
         task = progress.add_task("rounds", total=run.steps, completed=session.game.rounds, state="")
         stopped = watch is not None and watch.stops()  # before the checkpoint of a resumed run
         if stopped:
-            session.tell("no round is left: proxy.patience was used up before")
+            session.screen.tell("no round is left: proxy.patience was used up before")
         while session.game.rounds < run.steps and not stopped:
             log = play_round(session)
             step = session.game.rounds
             if step % every.log == 0 or step == run.steps:
                 state = log_round(session, log, step, progress.tasks[0].speed)
                 progress.update(task, completed=step, state=state)
-                if not console.is_terminal:  # a log file shows no bar
-                    session.tell(f"round {step}/{run.steps}: {state}")
+                if not session.screen.console.is_terminal:  # a log file shows no bar
+                    session.screen.tell(f"round {step}/{run.steps}: {state}")
             if step % every.samples == 0:
                 look(session, step)
             stopped = watch is not None and step % watch.settings.every == 0 and watch.look(step)
             if step % every.checkpoint == 0 or step == run.steps or stopped:
                 checkpoint.save(session.accelerator, session.out, step)
             if stopped and watch is not None:
-                session.tell(
+                session.screen.tell(
                     f"stopped after {step} rounds: best/ is of round {watch.best()}, proxy.patience is used up"
                 )
 
