@@ -16,7 +16,7 @@ from dxmi.config.run import TrainConfig
 from dxmi.config.yaml_files import read
 from dxmi.evaluation.measure import measure
 from dxmi.pretraining.loop import pretrain
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 from dxmi.training.train import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dxmi.api.errors import ConfigError
 
-SAMPLES = {
-    "n": "-n",
-    "seed": "--seed",
-    "seeds": "--seeds",
-    "steps": "--steps",
-    "prompts": "--prompt",
-    "schedulers": "--scheduler",
-    "batch_size": "--batch-size",
-    "out": "--out",
-}
+SAMPLES = {"n": "-n", "seed": "--seed", "steps": "--steps", "prompts": "--prompt", "out": "--out"}
 FLAGS: dict[str, dict[str, str]] = {
     "train": {"out": "--out", "resume": "--resume"},
     "pretrain": {"out": "--out"},
@@ -22,6 +13,9 @@ FLAGS: dict[str, dict[str, str]] = {
     | {
         "pipeline": "source",
         "source": "source",
+        "seeds": "--seeds",
+        "schedulers": "--scheduler",
+        "batch_size": "--batch-size",
         "reference": "--reference",
         "floor": "--floor",
         "metrics": "--metrics",

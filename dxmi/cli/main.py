@@ -52,6 +52,8 @@ def run(argv: list[str], pairs: list[str]) -> int:
     if not first.startswith("-") and first not in COMMANDS:
         near = get_close_matches(first, COMMANDS, n=1) or list(COMMANDS)
         raise ConfigError(first, "there is no such command", f"nearest: {', '.join(near)}")
+    if first.startswith("-") and first not in ("-h", "--help", "--version"):
+        raise ConfigError(first, "dxmi has no such option", "give a command first; see 'dxmi --help'")
     options, overrides = build_parser().parse_known_args(argv or ["--help"])
     if options.version:
         from dxmi import __version__
@@ -59,8 +61,6 @@ def run(argv: list[str], pairs: list[str]) -> int:
         print(__version__)
         return 0
     overrides = [*overrides, *pairs]
-    if options.command is None:
-        raise ConfigError(overrides[0], "dxmi has no such option", "see 'dxmi --help'")
     if overrides and not getattr(options, "takes_overrides", False):
         cure = f"see 'dxmi {options.command} --help'"
         raise ConfigError(overrides[0], f"'{options.command}' has no such option", cure)

@@ -49,7 +49,7 @@ def overlay(config: dict[str, Any], overrides: list[str]) -> None:
             parsed = yaml.load(value, Loader)
         except yaml.YAMLError:
             parsed = value
-        put(config, key[2:].split("."), absolute(parsed, Path.cwd()))
+        put(config, key[2:].replace("-", "_").split("."), absolute(parsed, Path.cwd()))
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from torch.nn import Module
 
-from dxmi.api import ConfigError, Cost, GaussianSampler
+from dxmi.api import ConfigError, Cost, GaussianSampler, ValueGuided
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
 from dxmi.config.checked import Checked
@@ -48,8 +48,7 @@ def can_be_drawn(run: TrainConfig) -> bool:
     Values that were learned from data alone (``game.start: data``) are known near the data: they carry nothing there
     from where the sampler itself starts.
     """
-    sampler = run.sampler
-    return not (isinstance(sampler, GaussianSampler) and sampler.value_guided and run.game.start == "data")
+    return not (isinstance(run.sampler, ValueGuided) and run.game.start == "data")
 
 
 def load_learned(folder: Path, config: dict[str, Any]) -> Finished:

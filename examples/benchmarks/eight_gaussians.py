@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from dxmi.api import Energy
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WAYS = ["dxmi", "ebm_vgs", "cd", "pcd"]

@@ -33,7 +33,7 @@ from dxmi.data.load import load_images
 from dxmi.data.tables import load_table
 from dxmi.evaluation.measure import measure
 from dxmi.pretraining.loop import pretrain
-from dxmi.runs.energy import load_energy_and_steps
+from dxmi.runs import load_energy_folder
 from dxmi.training.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -74,7 +74,7 @@ def energy(name: str, changes: dict[str, str], folder: Path, rounds: int | None,
     for key, value in changes.items():
         put(config, key.split("."), value)
     train(Checked(TrainConfig, config if rounds is None else config | {"steps": rounds}), folder)
-    learned, steps = load_energy_and_steps(folder / "energy")
+    learned, steps = load_energy_folder(folder / "energy")
 
     @torch.no_grad()
     def score(images: Tensor) -> Tensor:

@@ -47,8 +47,9 @@ from dxmi.config.plugins import load
 from dxmi.config.run import TrainConfig
 from dxmi.config.yaml_files import read
 from dxmi.evaluation.density_figures import Halves, halves
-from dxmi.runs.finished import load_run
+from dxmi.runs import Run
 from dxmi.training.session import Session
+from dxmi.training.train import fill_replay, play_round
 
 CONFIG = Path(__file__).parents[2] / "configs" / "gmm25_vgs.yaml"
 METRICS = ["mode_error", "energy_w2"]
@@ -112,11 +113,11 @@ def training_cost(folder: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as products, counting() as filling:
         session = Session(checked, Path(products))
         run = session.run
-        session.fill_replay()
+        fill_replay(session)
     counted = run.replay.every if run.replay and run.replay.every else 1  # a period of the rounds' work
     with counting() as asked:
         for _ in range(counted):
-            session.round()
+            play_round(session)
     return {name: filling[name] + asked[name] * run.steps // counted for name in ("values", "gradients")}
 
 
@@ -230,7 +231,7 @@ def main() -> None:
 
 def compared(folder: Path, n: int, factors: list[int]) -> dict[str, Any]:
     """The table of a run, printed row by row."""
-    run, cost = load_run(folder)
+    run, cost, *_ = Run(folder).finished()
     trained = training_cost(folder)
     judge, search = Judge(run.energy, n), Judge(run.energy, n // 4)
     print(f"training asked {trained['values']:,} energies and {trained['gradients']:,} gradients; grids:")

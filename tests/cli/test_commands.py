@@ -1,13 +1,20 @@
 """What the command line refuses before it touches a file."""
 
+import argparse
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import DIGITS, ROOT
 from tiny import KINDS
 
+import dxmi
 from dxmi.api import ConfigError
-from dxmi.cli.main import main
+from dxmi.cli.flags import FLAGS, spoken
+from dxmi.cli.main import COMMANDS, main
+from dxmi.cli.parser import build_parser
 from dxmi.cli.sample import target
 
 CONFIGS = ROOT / "configs"
@@ -48,9 +55,80 @@ def test_a_file_is_no_folder(command, config, tmp_path, capsys):
 )
 def test_samples_overwrite_nothing(given, usual, says, tmp_path):
     (tmp_path / "there.safetensors").write_text("precious")
-    with pytest.raises(ConfigError, match=f"--out: .*{says}"):
+    with pytest.raises(ConfigError, match=f"^out: .*{says}"):
         target(tmp_path / given, usual)
     assert target(tmp_path / usual, usual) == tmp_path / usual and target(None, usual) == Path(usual)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian", "configs/digits.yaml"], "dxmi: trian: there is no such command; nearest: train\n"),
+        (["qqq"], "dxmi: qqq: there is no such command; nearest: train, pretrain, sample, evaluate, "),
+        (["--stesp", "3"], "dxmi: --stesp: dxmi has no such option; give a command first; see 'dxmi --help'\n"),
+        (["export", "run", "--out", "a", "--mode", "stok"], "dxmi: argument --mode: invalid choice: 'stok'"),
+    ],
+)
+def test_a_wrong_command_offers_the_nearest(arguments, says, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:  # argparse's own errors
+        status = stop.code
+    complaint = capsys.readouterr().err
+    assert status == 2 and complaint.startswith(says) and complaint.count("\n") == 1
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == dxmi.__version__ == version("dxmi")
+
+
+@pytest.mark.parametrize("flag", ["--print-config", "--print_config"])
+def test_options_have_dashes_and_underscores_are_taken(flag, capsys):
+    assert main(["train", str(CONFIGS / "eight_gaussians_cd.yaml"), flag, "--data.batch-size", "7"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["batch_size"] == 7
+
+
+def test_help_shows_dashes_alone(capsys):
+    for command in COMMANDS:
+        with suppress(SystemExit):  # argparse's own --help
+            main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "--print-config" in shown and "--trust-remote-code" in shown
+    assert "--print_config" not in shown and "--trust_remote_code" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "said"),
+    [
+        ("evaluate", "batch_size", "--batch-size"),
+        ("evaluate", "n", "-n"),
+        ("evaluate", "reference.size", "--reference.size"),
+        ("evaluate", "source.split", "--source.split"),
+        ("evaluate", "source", "source"),
+        ("evaluate", "evaluator.bootstrap", "--evaluator.bootstrap"),
+        ("sample", "prompts", "--prompt"),
+        ("train", "sampler.guidance", "sampler.guidance"),
+        ("train", "steps", "steps"),
+        ("train", "out", "--out"),
+        ("push", "a/folder", "a/folder"),
+    ],
+)
+def test_one_table_gives_parameters_their_flags(command, key, said):
+    assert str(spoken(ConfigError(key, "is wrong", "mend it"), command)) == f"{said}: is wrong; mend it"
+
+
+def test_every_flag_of_the_table_is_one_of_its_command():
+    commands = next(
+        action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ).choices
+    for command, flags in FLAGS.items():
+        known = {
+            name
+            for action in commands[command]._actions
+            for name in action.option_strings or [action.metavar or action.dest]
+        }
+        assert set(flags.values()) <= known | {"source"}, command
 
 
 @pytest.mark.parametrize("command", [["sample"], ["evaluate", "--reference", str(DIGITS)]])

@@ -16,7 +16,7 @@ from transformers import EfficientNetConfig, EfficientNetModel
 from dxmi.api import ConfigError
 from dxmi.data import feature_maps
 from dxmi.data.feature_maps import FeatureMaps
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 
 
 @pytest.fixture(scope="module")

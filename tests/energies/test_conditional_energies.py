@@ -6,7 +6,7 @@ from dxmi_plugins.energies.conv import ConvEnergy
 from dxmi_plugins.energies.mlp import MLPEnergy
 
 from dxmi.api import ConfigError, Product
-from dxmi.runs.energy import load_energy, save_energy
+from dxmi.runs import load_energy, save_energy
 
 KINDS = [lambda **options: ConvEnergy(width=8, blocks=2, **options), lambda **options: MLPEnergy(width=8, **options)]
 both = pytest.mark.parametrize("build", KINDS, ids=["conv", "mlp"])

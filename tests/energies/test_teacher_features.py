@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tiny import KINDS, tiny
 
 from dxmi.api import ConfigError
-from dxmi.game.algorithm import DxMI
-from dxmi.runs.energy import load_energy, save_energy
+from dxmi.game.algorithm import build_game
+from dxmi.runs import load_energy, save_energy
 
 FIRST_HALF = {"dit": 1, "sd3": 1}  # of two blocks; UNets have two on the way down and a middle
 every = pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +110,7 @@ def test_the_game_moves_what_is_to_learn(kind, tune, folder):
     x, cond = state(kind, folder)
     energy, sampler = built(kind, folder, x, cond, tune=tune), DiffusionSampler(folder(kind), AncestralScheduler(2))
     before = {name: p.clone() for name, p in energy.named_parameters()}
-    game = DxMI(energy, sampler)
+    game = build_game(energy, sampler)
     logs = [game.round(x, tuple(x.shape), cond) for _ in range(2)]
     assert all(value.isfinite() for log in logs for value in log.values())
     moved = {name for name, p in energy.named_parameters() if not torch.equal(p, before[name])}

@@ -19,7 +19,7 @@ from dxmi.config.checked import Checked, build_plugin
 from dxmi.config.run import TrainConfig
 from dxmi.evaluation.density_figures import density_floor, halves
 from dxmi.runs.energy import save_energy
-from dxmi.runs.finished import load_run
+from dxmi.runs import Run
 from dxmi.training.finish_density import save_training
 
 GMM9 = {"name": "gaussian_mixture", "preset": "gmm9"}
@@ -143,11 +143,11 @@ WILD = ({"ess": 0.0, "elbo": -math.inf, "log_z": math.nan, "log_z_exact": 0.0}, 
 def test_pictures_are_drawn_where_there_is_something_to_show(runs, tmp_path):
     values, training, metrics = (tmp_path / name for name in ("values.png", "training.png", "metrics.jsonl"))
     for name, flat in (("gmm9", True), ("dw4", False)):
-        run, cost = load_run(Path(runs[name]))
+        run, cost, *_ = Run(runs[name]).finished()
         save_values(run.sampler, cost, values)
         assert values.exists() == flat
         values.unlink(missing_ok=True)
-    run, cost = load_run(Path(runs["gmm9"]))
+    run, cost, *_ = Run(runs["gmm9"]).finished()
     run.value.shift.data.fill_(1e14)  # it ran away: no contours, but the states can be seen
     save_values(run.sampler, cost, values)
     assert values.exists()

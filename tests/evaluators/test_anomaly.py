@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from dxmi.api import ConfigError, Labelled
 from dxmi.evaluation.measure import measure
-from dxmi.runs.energy import load_energy, save_energy
+from dxmi.runs import load_energy, save_energy
 
 LABELS = torch.tensor([0, 0, 1, 1])
 MASKS = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None, None] * torch.eye(2)

@@ -23,7 +23,7 @@ from dxmi.cli.main import main
 from dxmi.evaluation.kept_samples import KeptSamples
 from dxmi.pipelines.draw import PipelineDraw
 from dxmi.pipelines.load import load_pipeline
-from dxmi.runs.sample import sample_pipeline
+from dxmi.runs.sample import sample
 
 CPU = torch.device("cpu")
 SOLVERS = ("DDIMScheduler", "EulerAncestralDiscreteScheduler", "DDPMScheduler", None)
@@ -97,8 +97,8 @@ def test_a_student_has_the_steps_that_it_learned(tmp_path):
     DiffusionSampler(str(tiny("ddpm", tmp_path / "teacher")), AncestralScheduler(3)).save_pretrained(folder)
     for steps in (2, 8):
         with pytest.raises(ConfigError, match="^--steps: this student was trained for 3, and has no others; leave it"):
-            sample_pipeline(str(folder), 2, steps, 0)
-    assert torch.equal(sample_pipeline(str(folder), 2, 3, 0), sample_pipeline(str(folder), 2, None, 0))
+            sample(folder, 2, seed=0, steps=steps)
+    assert torch.equal(sample(folder, 2, seed=0, steps=3), sample(folder, 2, seed=0))
 
 
 def test_the_steps_of_schedulers_outside_diffusers_are_their_business_too():
@@ -172,13 +172,13 @@ def test_sample_shows_the_first_images_of_an_evaluation(kind, tmp_path, monkeypa
     monkeypatch.setattr("dxmi.pipelines.AT_ONCE", 2)
     folder = tiny(kind, tmp_path, **({"classes": 1000} if kind == "dit" else {}))
     prompts = ["a", "b"] if kind.startswith("sd") else []
-    shown = sample_pipeline(str(folder), 3, 3, 7, prompts)
+    shown = sample(folder, 3, seed=7, steps=3, prompts=prompts)
     draw = PipelineDraw(load_pipeline(str(folder)), CPU, prompts)
     measured = KeptSamples(draw, 3, 7, Accelerator())(5)[:3]
     assert shown.shape == (3, 1, 8, 8) and (shown - measured).abs().max() < 0.51 * 2 / 255
     assert (shown[0] - shown[1]).abs().max() > 0.1
     with pytest.raises(ConfigError, match="^--seed: -1 is not between"):
-        sample_pipeline(str(folder), 3, 3, -1, prompts)
+        sample(folder, 3, seed=-1, steps=3, prompts=prompts)
 
 
 def changed(**parts):

@@ -22,7 +22,7 @@ from dxmi.pretraining.continuity import no_density
 from dxmi.pretraining.one_score import check_network
 from dxmi.pretraining.score_network import load_score
 from dxmi.pretraining.scores import asymmetry, convert, negative_gradient
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 
 MIXTURE = {"means": [[-1.0, 0.0], [1.0, 0.5]], "covariances": 0.25, "weights": [1, 3]}
 UNET = {

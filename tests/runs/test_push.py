@@ -7,7 +7,6 @@ from conftest import save_teacher
 from huggingface_hub import HfApi
 
 from dxmi.cli.main import main
-from dxmi.runs import push
 
 CARD = "---\nlibrary_name: diffusers\n---\n# digits in 2 steps\n"
 
@@ -57,7 +56,7 @@ def test_a_dry_run_prints_what_would_go_and_sends_nothing(run, hub, capsys):
     assert lines[0] == "would upload to me/digits (public):"
     assert [line.split()[-1] for line in lines[1:6]] == GOES and lines[6] == "the card begins:"
     weights = (run / "pipeline" / GOES[-1]).stat().st_size
-    assert lines[5].split()[:2] == [f"{weights / 1000:.3g}", "kB"]
+    assert lines[5].split()[:2] == [f"{weights / 1000:.1f}", "kB"]
     assert [line[2:] for line in lines[7:11]] == CARD.splitlines()
     assert lines[-1] == "nothing was sent; give --yes to send it" and hub == []
 
@@ -100,8 +99,3 @@ def test_what_is_no_product_is_refused(run, hub, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith(f"dxmi: {message}") and error.count("\n") == 1
     assert hub == []
-
-
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.23 kB"), (5_670_000_000, "5.67 GB")])
-def test_sizes_are_for_people(count, text):
-    assert push.size(count) == text

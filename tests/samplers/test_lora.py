@@ -24,7 +24,7 @@ from dxmi.config.checked import Checked
 from dxmi.config.game import GameConfig
 from dxmi.config.learning import LearningConfig, RatesConfig
 from dxmi.config.run import TrainConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.training.train import train
 
 TEXT = ["sd", "sdxl", "sd3"]
@@ -131,7 +131,7 @@ def game(found, warmup=0, **options):
     energy = ConvEnergy(width=4, blocks=2)
     energy(torch.zeros(1, *found.teacher.shape))
     rates = RatesConfig(sampler=1e-2, energy=1e-3)
-    return DxMI(
+    return build_game(
         energy, found, game=GameConfig(warmup=warmup, tau1=0.01, **options), learning=LearningConfig(lr=rates, ema=0.5)
     )
 
@@ -244,12 +244,12 @@ def attention_config(config, tmp_path):
 
 
 def test_a_killed_run_resumes_bit_for_bit_from_a_small_checkpoint(attention_config, tmp_path):
-    whole = train(Checked(TrainConfig, attention_config), tmp_path / "whole")
+    whole = train(Checked(TrainConfig, attention_config), tmp_path / "whole").folder
     with pytest.raises(KeyboardInterrupt), interrupted(3):
         train(Checked(TrainConfig, attention_config), tmp_path / "half")
     state = load_file(next((tmp_path / "half" / "checkpoints").glob("*/model_1.safetensors")))
     assert any("lora_A" in name for name in state) and not any("base_layer" in name for name in state)
-    resumed = train(Checked(TrainConfig, attention_config), tmp_path / "half", resume=True)
+    resumed = train(Checked(TrainConfig, attention_config), tmp_path / "half", resume=True).folder
     for name in ("pipeline/unet/diffusion_pytorch_model.safetensors", "energy/model.safetensors"):
         a, b = load_file(whole / name), load_file(resumed / name)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

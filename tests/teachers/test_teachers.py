@@ -25,7 +25,7 @@ from tiny import KINDS, draw, text_unet, tiny
 
 from dxmi.api import ConfigError, Levels
 from dxmi.api.noise import generators
-from dxmi.runs.sample import sample_pipeline
+from dxmi.runs.sample import sample
 
 VP = [
     ("ddpm", {}),
@@ -439,11 +439,11 @@ def test_code_that_a_teacher_brings_runs_only_if_it_is_trusted(tmp_path):
 def test_sampling_from_a_students_folder_runs_no_code_but_dxmis_own(tmp_path):
     folder = tmp_path / "student"
     DiffusionSampler(str(tiny("ddpm", tmp_path / "t")), AncestralScheduler(3)).save_pretrained(folder)
-    assert sample_pipeline(str(folder), 2, None, 0).shape == (2, 1, 8, 8)
+    assert sample(folder, 2, seed=0).shape == (2, 1, 8, 8)
     source = folder / "scheduler" / "few_step.py"
     source.write_text(source.read_text() + "\nraise SystemExit\n")
     with pytest.raises(ConfigError, match="custom code in few_step.py"):
-        sample_pipeline(str(folder), 2, None, 0)
+        sample(folder, 2, seed=0)
 
 
 def test_pickled_weights_are_refused(tmp_path):

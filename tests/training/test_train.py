@@ -23,7 +23,7 @@ from dxmi.cli.main import main
 from dxmi.config.checked import Checked
 from dxmi.config.run import TrainConfig
 from dxmi.game.algorithm import DxMI
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 from dxmi.training.finish import finish
 from dxmi.training.session import Session
 from dxmi.training.train import play, start, train

@@ -18,7 +18,7 @@ from dxmi.cli.main import main
 from dxmi.config.data import DataConfig
 from dxmi.data.items import Draws, Vectors
 from dxmi.data.load import load_data
-from dxmi.runs.energy import load_energy
+from dxmi.runs import load_energy
 
 
 @pytest.fixture
