@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from dxmi.pipelines.calls import PipelineCall, call_of_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
 PLACE = "path/of/this/folder"
 
 
@@ -49,9 +46,7 @@ def model_card(
     )
     if (folder / "lora").is_dir():
         loading += adapter(folder, teacher)
-    card = f"""---
-{front_matter(used, teacher if on_hub else None)}---
-# {Path(teacher).name} in {steps} steps
+    text = f"""# {Path(teacher).name} in {steps} steps
 
 Fine-tuned with dxmi (Maximum Entropy Inverse RL of Diffusion Models with Energy-Based Models, NeurIPS 2024) on {data},
 {config["steps"]} rounds, seed {config["seed"]}. Teacher: {teacher}. The weights are the moving average of the
@@ -61,8 +56,9 @@ fine-tuned ones.
 Settings: `{json.dumps(settings)}`
 """
     if figures is not None:
-        card += f"\n{figures}"
-    (folder / "README.md").write_text(card)
+        text += f"\n{figures}"
+    data_for_hub = front_matter(used, teacher if on_hub else None).to_yaml()
+    ModelCard(f"---\n{data_for_hub}\n---\n{text}").save(folder / "README.md")
 
 
 def public(name: str) -> str:
@@ -80,14 +76,12 @@ def from_hub(name: str) -> bool:
         return False
 
 
-def front_matter(used: PipelineCall | None, teacher: str | None) -> str:
-    """What the hub reads of a card: YAML. A licence is not known here, so none is claimed."""
-    found: dict[str, Any] = {"library_name": "diffusers", "tags": ["dxmi", "few-step"]}
+def front_matter(used: PipelineCall | None, teacher: str | None) -> ModelCardData:
+    """What the hub reads of a card. A licence is not known here, so none is claimed."""
+    task = None
     if used is not None:
-        found["pipeline_tag"] = "text-to-image" if used.captions else "unconditional-image-generation"
-    if teacher is not None:
-        found["base_model"] = teacher
-    return str(yaml.safe_dump(found, sort_keys=False))
+        task = "text-to-image" if used.captions else "unconditional-image-generation"
+    return ModelCardData(library_name="diffusers", tags=["dxmi", "few-step"], pipeline_tag=task, base_model=teacher)
 
 
 def snippet(folder: Path, used: PipelineCall, prompts: list[str], steps: int, options: Mapping[str, Any]) -> str:

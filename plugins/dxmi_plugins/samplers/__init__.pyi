@@ -1,0 +1,12 @@
+from .diffusion.sampler import DiffusionSampler as DiffusionSampler
+from .mcmc.annealed_langevin import AnnealedLangevin as AnnealedLangevin
+from .mcmc.gibbs import Gibbs as Gibbs
+from .mcmc.hmc import HMC as HMC
+from .mcmc.langevin import Langevin as Langevin
+from .mcmc.mala import MALA as MALA
+from .mcmc.metropolis import Metropolis as Metropolis
+from .mcmc.rejection import Rejection as Rejection
+from .mcmc.smc import SMC as SMC
+from .policy import GaussianPolicy as GaussianPolicy
+from .sphere_vgs import SphereVGS as SphereVGS
+from .vgs import VGS as VGS

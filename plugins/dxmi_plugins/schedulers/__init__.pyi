@@ -1,0 +1,3 @@
+from .ancestral import AncestralScheduler as AncestralScheduler
+from .annealed_langevin import AnnealedLangevinScheduler as AnnealedLangevinScheduler
+from .few_step import FewStepScheduler as FewStepScheduler
