@@ -3,13 +3,20 @@
 ``__init__.pyi`` lists the names. They are lazy: whoever asks for one imports what it needs.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-try:
-    __version__ = version("dxmi")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "unknown"
+
+def __getattr__(name: str) -> Any:
+    """One of the names of ``__init__.pyi``, or the version."""
+    if name != "__version__":
+        return _name(name)
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dxmi")
+    except PackageNotFoundError:
+        return "unknown"  # a checkout that is not installed
