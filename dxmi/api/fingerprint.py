@@ -1,10 +1,11 @@
-"""What networks, schedulers and tokenizers are, in a few letters: the same only where their samples are."""
+"""What networks, schedulers, tokenizers and files are, in a few letters: the same only where their samples are."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,16 +18,22 @@ def fingerprint(parts: Mapping[str, Any], settings: Mapping[str, Any] | None = N
         parts: networks, schedulers, tokenizers and such, by name, as ``pipeline.components``; None where one is missing
         settings: of their whole, as ``pipeline.config``; names of parts in it do not count
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     whole = {key: value for key, value in public(settings or {}).items() if key not in parts}
-    found.update(json.dumps(whole, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(whole, sort_keys=True, default=str).encode())
     for name, part in sorted(parts.items()):
-        told = [name, type(part).__name__, public(settings_of(part)), vocabulary(part)]
-        found.update(json.dumps(told, sort_keys=True, default=str).encode())
+        about = [name, type(part).__name__, public(settings_of(part)), vocabulary(part)]
+        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
         for key, tensor in sorted(part.state_dict().items()) if hasattr(part, "state_dict") else ():
-            found.update(key.encode())
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pipeline_fingerprint(pipeline: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ class PipelineCall(NamedTuple):
         """Keyword arguments for n images at labels or prompts, each in turn."""
         if self.captions:
             return {"prompt": [prompts[i % len(prompts)] for i in range(n)]}
-        found: dict[str, Any] = {"batch_size": n} if self.batches else {}
-        return found | ({"class_labels": [labels[i % len(labels)] for i in range(n)]} if self.classes else {})
+        size: dict[str, Any] = {"batch_size": n} if self.batches else {}
+        return size | ({"class_labels": [labels[i % len(labels)] for i in range(n)]} if self.classes else {})
 
     @property
     def once(self) -> dict[str, Any]:
@@ -30,10 +30,15 @@ class PipelineCall(NamedTuple):
         return {} if self.batches else {"guidance_scale": 1.0}
 
 
+def class_count(config: Mapping[str, Any]) -> int | None:
+    """How many labels a network of diffusers knows, by its config; None where it is told none."""
+    return config.get("num_class_embeds") or config.get("num_embeds_ada_norm")
+
+
 def call_of(components: Sequence[str], config: dict[str, Any]) -> PipelineCall:
     """How a pipeline with these components is called; ``config`` is its network's."""
     captions = "text_encoder" in components
-    classes = None if captions else config.get("num_class_embeds") or config.get("num_embeds_ada_norm")
+    classes = None if captions else class_count(config)
     return PipelineCall(captions, classes, batches=not captions and "transformer" not in components)
 
 

@@ -13,8 +13,9 @@ from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, turns
 from dxmi.api.errors import first_line, require
+from dxmi.api.noise import random_labels
 from dxmi.pipelines.calls import call_of_pipeline, network_of
-from dxmi.pipelines.other_schedulers import fresh, hand, is_from, other_scheduler, takes_generator
+from dxmi.pipelines.other_schedulers import ERRORS, for_a_draw, other_scheduler
 
 LEARNED = ("learned", "learned_range")
 
@@ -57,9 +58,9 @@ class PipelineDraw:
         self.kind, self.network = type(pipeline).__name__, network_of(pipeline)
         takes = inspect.signature(pipeline.__call__).parameters.keys()
         self.expect(takes >= {"num_inference_steps", "output_type"} and hasattr(pipeline, "scheduler"))
-        self.usage, told = call_of_pipeline(pipeline), name or self.kind
-        require(bool(prompts) or not self.usage.captions, "prompts", f"{told} draws from text", "give one")
-        require(not prompts or self.usage.captions, "prompts", f"{told} does not draw from text", "leave it out")
+        self.usage, called = call_of_pipeline(pipeline), name or self.kind
+        require(bool(prompts) or not self.usage.captions, "prompts", f"{called} draws from text", "give one")
+        require(not prompts or self.usage.captions, "prompts", f"{called} does not draw from text", "leave it out")
         self.student = pipeline.scheduler.config.get("table")
         self.scheduler = pipeline.scheduler if scheduler is None else other_scheduler(pipeline.scheduler, scheduler)
         # DDPMPipeline and its like scale no input and hand every scheduler a generator: they run their own ones alone
@@ -81,7 +82,7 @@ class PipelineDraw:
         own = len(self.student) if self.student else steps
         require(steps == own, "steps", f"this student was trained for {own}, and has no others", "leave it out")
         self.pipeline.to(self.device)
-        scheduler = fresh(self.scheduler)
+        scheduler = for_a_draw(self.scheduler, steps, generator)
         if isinstance(generator, Generator) and not self.per_sample:
             torch.manual_seed(generator.initial_seed())
         labels = self.labels(n, generator)
@@ -91,9 +92,7 @@ class PipelineDraw:
                 return draw(scheduler, n, steps, generator, labels)
         except ConfigError:
             raise
-        except (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError) as error:
-            if is_from(scheduler, error):
-                raise ConfigError("steps", f"{steps} with {type(scheduler).__name__}: {first_line(error)}") from error
+        except ERRORS as error:
             raise RuntimeError(f"{self.kind}: {first_line(error)}") from error
 
     def expect(self, images: bool) -> None:
@@ -116,7 +115,7 @@ class PipelineDraw:
 
     def labels(self, n: int, generator: Any) -> Tensor | None:
         """The labels (n,) that it draws at from this noise; None where it takes none."""
-        return at_random(self.usage.classes, n, generator) if self.usage.classes else None
+        return random_labels(n, self.usage.classes, generator) if self.usage.classes else None
 
     def texts(self, n: int, generator: Any) -> list[str]:
         """The prompts that these samples are drawn at, in turn, as a student's are; none without any."""
@@ -128,10 +127,9 @@ class PipelineDraw:
             scheduler.set_timesteps(steps)
         options = self.usage.options(n, [] if labels is None else labels.tolist(), self.texts(n, generator))
         options |= self.usage.once if self.student else {}
-        hand(scheduler, generator)
-        found = self.pipeline(generator=generator, num_inference_steps=steps, output_type="np", **options)
-        self.expect(hasattr(found, "images"))
-        return torch.from_numpy(found.images).permute(0, 3, 1, 2) * 2 - 1
+        output = self.pipeline(generator=generator, num_inference_steps=steps, output_type="np", **options)
+        self.expect(hasattr(output, "images"))
+        return torch.from_numpy(output.images).permute(0, 3, 1, 2) * 2 - 1
 
     @torch.no_grad()
     def solve(self, scheduler: Any, n: int, steps: int, generator: Any, labels: Tensor | None) -> Tensor:
@@ -143,12 +141,11 @@ class PipelineDraw:
         noise = randn_tensor((n, network.config.in_channels, *sides), generator=generator, device=self.device)
         x: Tensor = noise.to(network.dtype) * scheduler.init_noise_sigma
         given = {} if labels is None else {"class_labels": labels.to(self.device)}
-        noisy = {"generator": generator} if takes_generator(scheduler) else {}
         for t in scheduler.timesteps:
             output = network(scheduler.scale_model_input(x, t), t, **given).sample
             if scheduler.config.get("variance_type") not in LEARNED:
                 output = output[:, : x.shape[1]]
-            x = scheduler.step(output, t, x, **noisy).prev_sample
+            x = scheduler.step(output, t, x).prev_sample
         return x.clamp(-1, 1).float()
 
     def trial(self, steps: int) -> Trial:
@@ -183,10 +180,3 @@ def at_work(pipeline: Any, scheduler: Any) -> Iterator[None]:
     finally:
         pipeline.scheduler = own
         pipeline.set_progress_bar_config(**bar)
-
-
-def at_random(kinds: int, n: int, generator: Any) -> Tensor:
-    """N numbers of 0..kinds-1, (n,); from a list of n generators each its own."""
-    if isinstance(generator, Sequence):
-        return torch.cat([at_random(kinds, 1, one) for one in generator])
-    return torch.randint(kinds, (n,), generator=generator)

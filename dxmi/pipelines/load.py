@@ -9,13 +9,13 @@ from typing import Any
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line
 from dxmi.config import plugins
+from dxmi.pipelines.checked_files import download, is_own_code, look
 
 KINDS = {  # by a key of its config.json
     "plugin": "is an energy; rank data with 'dxmi score', or start 'dxmi train' from it with energy_weights",
-    "score": "is a score network; draw with dxmi.score_network.load_score and an annealed-Langevin scheduler",
+    "score": "is a score network; draw with dxmi.load_score and an annealed-Langevin scheduler",
     "class": "is a sampler alone; give the folder of its run",
 }
-
 
 CONVERT = "if you trust it, load it by diffusers with use_safetensors=False and save_pretrained"
 
@@ -26,32 +26,26 @@ def load_pipeline(source: str) -> Any:
     Raises:
         ConfigError: there is none, or its weights are pickled
     """
-    from diffusers import DiffusionPipeline
-
     folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
     if folder.exists() and not (folder / "model_index.json").exists():
         raise ConfigError(source, f"{what_else(folder)}")
     for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported
+    pickled = ConfigError(source, "only safetensors are read, since pickles can run code", CONVERT)
     try:
-        place = str(folder) if folder.exists() else source
-        own = is_own_code(folder)
-        return DiffusionPipeline.from_pretrained(place, trust_remote_code=own, use_safetensors=True)
+        files = look(folder if folder.exists() else download(source, trusted=False))
+        if files.pickle is not None:
+            raise pickled
+        return files.load(trusted=is_own_code(files.folder))
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         if "safetensors" in str(error):
-            raise ConfigError(source, "only safetensors are read, since pickles can run code", f"{CONVERT}") from error
+            raise pickled from error
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
         raise ConfigError(source, f"no pipeline can be loaded from it: {why}") from error
-
-
-def is_own_code(folder: Path) -> bool:
-    """Whether a pipeline's folder brings code, and all of it is a copy of an installed module of ``dxmi.diffusers``."""
-    own = [plugins.find_file(plugin.claims[0].module) for plugin in plugins.installed("dxmi.diffusers").values()]
-    sources = {Path(spec.origin).read_bytes() for spec in own if spec is not None and spec.origin is not None}
-    brought = {file.read_bytes() for file in folder.rglob("*.py")}
-    return bool(brought) and brought <= sources
 
 
 def what_else(folder: Path) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from traceback import walk_tb
 from typing import Any
 
 from torch import Tensor
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line, require
+
+Method = Callable[..., Any]
+
+CALLED = ("set_timesteps", "scale_model_input", "step")
+"""what pipelines call of a scheduler"""
+
+ERRORS = (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError)
+"""what schedulers and pipelines raise about what they are given"""
 
 
 def other_scheduler(own: Any, name: str) -> Any:
@@ -29,9 +36,7 @@ def other_scheduler(own: Any, name: str) -> Any:
     require(name in known, "schedulers", f"diffusers has no '{name}'", "names are such as DPMSolverMultistepScheduler")
     kind = getattr(diffusers, name)
     related = type(own).__name__ in getattr(kind, "_compatibles", []) or name in getattr(own, "_compatibles", [])
-    levels = [
-        set(inspect.signature(found.__init__).parameters) & {"sigma_data"} for found in (type(own), kind)
-    ]  # EDM's
+    levels = [set(inspect.signature(each.__init__).parameters) & {"sigma_data"} for each in (type(own), kind)]  # EDM's
     require(
         (related or kind is type(own)) and levels[0] == levels[1],
         "schedulers",
@@ -47,33 +52,47 @@ def other_scheduler(own: Any, name: str) -> Any:
         raise ConfigError("schedulers", f"{name} cannot be made: {first_line(error)}") from error
 
 
-def fresh(scheduler: Any) -> Any:
-    """The same one, never used: some read what the last call has left."""
-    return type(scheduler).from_config(scheduler.config)
-
-
 def takes_generator(scheduler: Any) -> bool:
     """Whether its steps draw their noise from a generator that they are given."""
     return "generator" in inspect.signature(scheduler.step).parameters
 
 
-def hand(scheduler: Any, generator: Any) -> None:
-    """Hand the generators to a scheduler, which its pipeline may not do; a guided batch has a copy of each image."""
-    if not takes_generator(scheduler):
-        return
-    step = scheduler.step
+def for_a_draw(scheduler: Any, steps: int, generator: Any) -> Any:
+    """The same one, never used, for one draw in this many steps.
 
-    @wraps(step)  # pipelines look which options there are
-    def given(output: Tensor, timestep: Any, sample: Tensor, *more: Any, **options: Any) -> Any:
-        own = generator
-        if isinstance(generator, Sequence):
-            own = [*generator] * (len(sample) // len(generator))
-        return step(output, timestep, sample, *more, **{**options, "generator": own})
+    It is of a class of its own below the scheduler's, which pipelines ask for. Its steps draw their noise from
+    ``generator``, which a pipeline may not hand on. What it raises itself is a ConfigError about ``steps``: it sees
+    only their number and what networks make, and all else that fails under a pipeline is not the number's fault.
+    """
+    kind = type(scheduler)
+    methods = {name: blaming(getattr(kind, name), kind.__name__, steps) for name in CALLED if hasattr(kind, name)}
+    if takes_generator(scheduler):
+        methods["step"] = drawing_from(generator, methods["step"])
+    below: Any = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+    return below.from_config(scheduler.config)
 
-    scheduler.step = given
+
+def blaming(method: Method, name: str, steps: int) -> Method:
+    """The method of a scheduler of this name, whose errors are ConfigErrors about the number of steps."""
+
+    @wraps(method)  # pipelines look which options there are
+    def called(*given: Any, **options: Any) -> Any:
+        try:
+            return method(*given, **options)
+        except ConfigError:
+            raise
+        except ERRORS as error:
+            raise ConfigError("steps", f"{steps} with {name}: {first_line(error)}") from error
+
+    return called
 
 
-def is_from(scheduler: Any, error: BaseException) -> bool:
-    """Whether an error was raised within a scheduler, which sees only numbers of steps and what networks make."""
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    return any(name == type(scheduler).__module__ or name.startswith("diffusers.schedulers") for name in modules)
+def drawing_from(generator: Any, step: Method) -> Method:
+    """A scheduler's ``step`` with noise from these; a guided batch has a copy of each image."""
+
+    @wraps(step)
+    def called(self: Any, output: Tensor, timestep: Any, sample: Tensor, *more: Any, **options: Any) -> Any:
+        each = [*generator] * (len(sample) // len(generator)) if isinstance(generator, Sequence) else generator
+        return step(self, output, timestep, sample, *more, **{**options, "generator": each})
+
+    return called

@@ -10,7 +10,6 @@ import torch
 from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.extractors.base import as_pixels
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
-from dxmi_plugins.evaluators.extractors.classifier import sha256
 from dxmi_plugins.evaluators.extractors.torch_fidelity import VGG16, Inception
 from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
 from dxmi_plugins.evaluators.fidelity.figures import Wanted
@@ -22,6 +21,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from transformers import AutoImageProcessor, BitImageProcessor, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 from dxmi.api import ConfigError
+from dxmi.api.fingerprint import file_sha256
 from dxmi.data.items import Images
 
 
@@ -184,11 +184,11 @@ def test_inception_is_torch_fidelitys(inception_file):
     ours = extractor(pixels(2))
     assert all(torch.allclose(a.cpu(), b, rtol=1e-4) for a, b in zip(ours, theirs, strict=True))
     assert ours[0].shape == (2, extractor.dimension) and ours[1].shape == (2, extractor.logits)
-    assert extractor.sha256 == sha256(inception_file)
+    assert extractor.sha256 == file_sha256(inception_file)
 
 
 def test_other_weights_than_those_of_2015_give_no_fid(inception_file, monkeypatch):
-    found = sha256(inception_file)
+    found = file_sha256(inception_file)
     extractor = make_extractor("inception-v3-compat", str(inception_file))
     assert Wanted(["fid"], extractor, extractor, False, 0).key("fid", "fd") == f"fd_inception_{found[:8]}"
     monkeypatch.setattr(Inception, "url", f"https://host/weights-inception-{found[:8]}.pth")
@@ -273,10 +273,10 @@ def test_a_missing_processor_is_found_before_a_sample_is_drawn(dinov2, tmp_path)
 
 
 def test_statistics_know_weights_that_were_just_fetched(inception_file, tmp_path, monkeypatch):
-    np.savez(tmp_path / "own.npz", mu=np.zeros(2048), sigma=np.eye(2048), extractor=sha256(inception_file))
+    np.savez(tmp_path / "own.npz", mu=np.zeros(2048), sigma=np.eye(2048), extractor=file_sha256(inception_file))
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, to, **_: Path(to).symlink_to(inception_file))
     evaluator = Fidelity(metrics=["fid"], samples=2, reference_statistics=str(tmp_path / "own.npz"))
-    assert evaluator.stamp()["weights_sha256"] == sha256(inception_file)
+    assert evaluator.stamp()["weights_sha256"] == file_sha256(inception_file)
 
 
 def test_weights_are_found_where_torch_hub_keeps_them(inception_file):
@@ -284,7 +284,7 @@ def test_weights_are_found_where_torch_hub_keeps_them(inception_file):
     assert extractor.sha256 is None
     extractor.path.parent.mkdir(parents=True)
     extractor.path.symlink_to(inception_file)
-    assert extractor(pixels(1))[0].shape == (1, 2048) and extractor.sha256 == sha256(inception_file)
+    assert extractor(pixels(1))[0].shape == (1, 2048) and extractor.sha256 == file_sha256(inception_file)
 
 
 class Code:

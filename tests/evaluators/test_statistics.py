@@ -5,13 +5,13 @@ import pytest
 import torch
 from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
-from dxmi_plugins.evaluators.extractors.classifier import sha256
 from dxmi_plugins.evaluators.extractors.torch_fidelity import Inception
 from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
 from dxmi_plugins.evaluators.fidelity.statistics_files import cache_folder, place, read, read_published, write
 from torch import Generator
 
 from dxmi.api import ConfigError
+from dxmi.api.fingerprint import file_sha256
 from dxmi.data.items import Images
 
 KEY = {"kind": "moments", "fingerprint": "f", "size": "3", "sha256": "s", "resize": "none"}
@@ -105,7 +105,7 @@ def test_moments_from_a_file_give_the_distance_of_the_images_they_are_of(tmp_pat
     assert found == again
     assert found["fd_digits"] == pytest.approx(over_images["fd_digits"], rel=1e-6)  # covariances are singular
     assert set(found) == {"fd_digits", "is_digits_mean", "is_digits_std"}
-    told = {"name": "own.npz", "sha256": sha256(path), "resize": "not told by the file"}
+    told = {"name": "own.npz", "sha256": file_sha256(path), "resize": "not told by the file"}
     assert evaluator.stamp()["reference_statistics"] == told
 
 

@@ -18,7 +18,7 @@ from dxmi.cli.main import main
 from dxmi.config.data import DataConfig
 from dxmi.data.load import check_labels, draw_batch, load_data
 from dxmi.data.tables import load_table
-from dxmi.game.algorithm import DxMI
+from dxmi.game.rollouts import Rollouts
 
 
 @pytest.fixture(autouse=True)
@@ -131,13 +131,13 @@ def test_labels_that_the_teacher_does_not_know_are_refused(config, tmp_path, wri
 
 def test_a_class_conditional_run_draws_the_classes_of_its_batches(config, tmp_path, write, monkeypatch):
     """Fifteen images do not fill a batch of sixteen: the rollout has as many rows as there are labels."""
-    seen, play = [], DxMI.play
+    seen, play = [], Rollouts.play
 
     def spy(self, J, shape, data, cond):
         seen.append((shape, len(data), cond))
         return play(self, J, shape, data, cond)
 
-    monkeypatch.setattr(DxMI, "play", spy)
+    monkeypatch.setattr(Rollouts, "play", spy)
     rows = load_table(DataConfig(path=str(DIGITS))).select(range(15))
     rows.to_parquet(tmp_path / "few.parquet")
     config["sampler"]["teacher"] = str(tiny("classes", tmp_path / "teacher"))

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from dxmi.api import ConfigError, Energy
-from dxmi.pipelines.frozen import keep_what_learns
-from dxmi_plugins.teachers.conditions import Unconditional
+from dxmi.pipelines import keep_what_learns
 from dxmi_plugins.teachers.teacher import load_teacher
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out", "norm_out", "proj_out", "proj_out_1", "proj_out_2")
@@ -48,7 +47,8 @@ class TeacherFeatures(Energy):
         if width < 1:
             raise ConfigError("width", f"{width} is not positive")
         loaded = load_teacher(teacher, trust_remote_code)
-        self.call, self.told = loaded.call, not isinstance(loaded.conditions, Unconditional)
+        self.call = loaded.call
+        self.told = loaded.conditions.text or loaded.conditions.classes is not None
         self.network = loaded.network.eval().requires_grad_(tune)
         cut(self.network, blocks)
         if not tune:

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
-from dxmi.api import Annotations, ConfigError, Noise, turns
+from dxmi.api import Annotations, Conditions, ConfigError, Noise, turns
+from dxmi.api.noise import random_labels
+from dxmi.pipelines import class_count
 from dxmi_plugins.teachers.networks import pack
-
-
-class Conditions(Protocol):
-    """Makes the one tensor ``cond`` out of what the data say of their items."""
-
-    parts: list[Any]
-    """the frozen networks that ``encode`` runs"""
-    tokenizers: list[Any]
-    """what cuts captions for them"""
-
-    def encode(self, about: Annotations, device: torch.device) -> Tensor | None:
-        """Labels (B,) or B captions -> cond (B,...) on ``device``. Raises ConfigError if they are missing or wrong."""
-
-    def null(self) -> Tensor:
-        """The condition (1,...) that tells the network nothing. Raises ConfigError if it has none."""
-
-    def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor | None:
-        """Conditions (n,...) to draw n samples at: of the prompts, where the teacher draws from text."""
 
 
 class Unconditional:
     """The network is told nothing; labels and captions go unused."""
 
+    classes = None
+    text = False
     parts: list[Any] = []
     tokenizers: list[Any] = []
 
@@ -53,6 +37,7 @@ class Unconditional:
 class Labels:
     """Labels 0..classes-1, drawn uniformly at random; one more tells nothing, if the network was trained with it."""
 
+    text = False
     parts: list[Any] = []
     tokenizers: list[Any] = []
 
@@ -82,17 +67,22 @@ class Labels:
 
     def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
         """Labels (n,); a CPU generator gives the same ones on every device, a list of n each label from its own."""
-        if isinstance(generator, Sequence):
-            return torch.cat([self.draw(1, prompts, one, device) for one in generator])
-        place = device if generator is None else generator.device
-        return torch.randint(self.classes, (n,), generator=generator, device=place).to(device)
+        return random_labels(n, self.classes, generator, device)
 
 
 class Text:
-    """Captions, embedded by the pipeline's own frozen encoders; prompts are drawn in turn."""
+    """Captions, embedded by the pipeline's own frozen encoders; prompts are drawn in turn.
 
-    def __init__(self, pipeline: Any):
-        self.pipeline = pipeline
+    Args:
+        pipeline: whose ``encode_prompt`` embeds them
+        options: more of that method's arguments
+    """
+
+    classes = None
+    text = True
+
+    def __init__(self, pipeline: Any, **options: Any):
+        self.pipeline, self.options = pipeline, options
         parts = [(name, part) for name, part in pipeline.components.items() if part is not None]
         self.parts = [part.eval().requires_grad_(False) for name, part in parts if name.startswith("text_encoder")]
         self.tokenizers = [part for name, part in parts if name.startswith("tokenizer")]
@@ -113,10 +103,8 @@ class Text:
     def _embed(self, prompts: list[str], device: torch.device, guided: bool) -> tuple[Tensor, ...]:
         for encoder in self.parts:
             encoder.to(device)
-        given = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": guided}
-        if isinstance(self.pipeline, StableDiffusion3Pipeline):
-            given |= {"prompt_2": None, "prompt_3": None}
-        return self.pipeline.encode_prompt(prompts, **given)  # type: ignore[no-any-return]
+        fixed = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": guided}
+        return self.pipeline.encode_prompt(prompts, **fixed, **self.options)  # type: ignore[no-any-return]
 
     def draw(self, n: int, prompts: list[str], generator: Noise, device: torch.device) -> Tensor:
         """Sample i is at prompt i, from the first again after the last. Raises ConfigError without any."""
@@ -126,10 +114,7 @@ class Text:
         return self.encode([prompts[i] for i in used.tolist()], device)[places.to(device)]
 
 
-def conditions_of(pipeline: Any, network: Any) -> Conditions:
-    """What the pipeline's network has to be told."""
-    if getattr(pipeline, "text_encoder", None) is not None:
-        return Text(pipeline)
-    classes = network.config.get("num_class_embeds") or network.config.get("num_embeds_ada_norm")
-    has_null = isinstance(network, DiTTransformer2DModel)  # trained with labels dropped
+def labels_or_none(network: Any, has_null: bool = False) -> Conditions:
+    """The labels that a network of diffusers knows by its config; without any it is unconditional."""
+    classes = class_count(network.config)
     return Labels(classes, has_null) if classes else Unconditional()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,15 +13,13 @@ from accelerate import init_empty_weights
 from safetensors import safe_open
 
 from dxmi.api import ConfigError, Levels
+from dxmi.api.errors import first_line
+from dxmi.pipelines import family_of
 from dxmi_plugins.schedulers.annealed_langevin import AnnealedLangevinScheduler
-from dxmi_plugins.teachers.conditions import conditions_of
-from dxmi_plugins.teachers.levels import levels_of
-from dxmi_plugins.teachers.networks import caller
-from dxmi_plugins.teachers.spaces import Pixels, space_of
+from dxmi_plugins.teachers.spaces import Pixels
 from dxmi_plugins.teachers.teacher import check_files, find_folder
 
 LARGE = 3e8  # weights of a network that few can tune as a whole
-
 
 NETWORKS = ("unet", "transformer", "vae", "vqvae")
 
@@ -35,25 +32,25 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
     """
     try:
         folder = find_folder(source, trust_remote_code)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError("teacher", f"{source} cannot be had from the hub: {reason}") from error
-    check_files(source, folder, trust_remote_code)
-    index = json.loads((folder / "model_index.json").read_text())
+        raise ConfigError("teacher", f"{source} cannot be had from the hub: {first_line(error)}") from error
+    files = check_files(source, folder, trust_remote_code)
+    index = files.index
     parts = {key: value for key, value in index.items() if isinstance(value, list) and value[0] and key[0] != "_"}
     pipeline = skeleton(source, folder, parts)
     network = pipeline.transformer or pipeline.unet
     if network is None:
         raise ConfigError(source, "has no unet and no transformer", "only pipelines that draw images are supported")
-    space, levels = space_of(pipeline), levels_of(pipeline.scheduler)
-    caller(network, space.factor)  # refuses what is not supported
+    family = family_of(source, files.kind, pipeline)
+    space, levels = family.space(pipeline), family.levels(pipeline)
+    family.call(pipeline)  # refuses what is not supported
     size = network.config.sample_size
     states = [network.config.in_channels, *([size, size] if isinstance(size, int) else size)]
     text = "text_encoder" in parts
-    classes = None if text else getattr(conditions_of(pipeline, network), "classes", None)
-    found: dict[str, Any] = {
+    classes = None if text else family.conditions(pipeline).classes
+    description: dict[str, Any] = {
         "pipeline": index["_class_name"],
         "network": type(network).__name__,
         "prediction_type": levels.prediction_type,
@@ -63,13 +60,13 @@ def describe(source: str, trust_remote_code: bool) -> dict[str, Any]:
         "conditions": "text" if text else "none" if classes is None else f"{classes} classes",
         "parameters": {key: weights(folder / key) for key in parts if any((folder / key).glob("*.safetensors"))},
     }
-    learned = found["parameters"].get("transformer" if pipeline.transformer else "unet", 0)
-    return found | {"config": config(source, found, levels, classes, learned > LARGE, trust_remote_code)}
+    learned = description["parameters"].get(family.part, 0)
+    return description | {"config": config(source, description, levels, classes, learned > LARGE, trust_remote_code)}
 
 
 def skeleton(source: str, folder: Path, parts: dict[str, Any]) -> Any:
     """The pipeline with networks that have no weights, and without text encoders."""
-    found: dict[str, Any] = {"unet": None, "transformer": None, "text_encoder": None}
+    made: dict[str, Any] = {"unet": None, "transformer": None, "text_encoder": None}
     known = {"AnnealedLangevinScheduler": AnnealedLangevinScheduler}
     for key in ("scheduler", *NETWORKS):
         if key not in parts:
@@ -80,8 +77,8 @@ def skeleton(source: str, folder: Path, parts: dict[str, Any]) -> Any:
             raise ConfigError(source, f"its {key} is a {name}, which diffusers does not have", "it cannot be inspected")
         settings = kind.load_config(folder / key)
         with nullcontext() if key == "scheduler" else init_empty_weights():
-            found[key] = kind.from_config(settings)
-    return SimpleNamespace(**found)
+            made[key] = kind.from_config(settings)
+    return SimpleNamespace(**made)
 
 
 def schedule(scheduler: Any, levels: Levels) -> dict[str, Any]:
@@ -109,17 +106,17 @@ def weights(folder: Path) -> int:
 
 
 def config(
-    source: str, found: dict[str, Any], levels: Levels, classes: int | None, large: bool, trust_remote_code: bool
+    source: str, description: dict[str, Any], levels: Levels, classes: int | None, large: bool, trust_remote_code: bool
 ) -> dict[str, Any]:
     """A run that fine-tunes the pipeline: the settings of the repository's examples, for its kind."""
-    channels, height, _ = found["images"]
-    text, exploding = found["conditions"] == "text", bool((levels.alphas == 1).all())
+    channels, height, _ = description["images"]
+    text, exploding = description["conditions"] == "text", bool((levels.alphas == 1).all())
     data: dict[str, Any] = {"path": "./data", "size": height, "batch_size": 4 if large else 64}
     data |= {"caption": "text"} if text else {} if classes is None else {"label": "label"}
     energy: dict[str, Any] = {"name": "conv", "width": 128 if height > 16 else 32}
     energy |= {"text": True} if text else {} if classes is None else {"classes": classes}
     nodes = "karras" if levels.sigma_data is not None or exploding else "trailing"
-    if found["schedule"]["zero_terminal_snr"] and levels.prediction_type == "epsilon":
+    if description["schedule"]["zero_terminal_snr"] and levels.prediction_type == "epsilon":
         nodes = "leading"  # at the last level the network sees no signal
     folder = Path(source).expanduser()
     sampler: dict[str, Any] = {

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 
-from dxmi.api import ConfigError
+from dxmi.api import ConfigError, Space
 
 PART = 16  # images that an autoencoder takes at once: it needs far more memory an image than the network
-
-
-class Space(Protocol):
-    """Maps images in [-1, 1] to a teacher's states and back."""
-
-    factor: int
-    """how many pixels lie along the side of one entry of a state"""
-    parts: list[Any]
-    """the frozen networks that ``encode`` runs"""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B,C,H,W) in [-1, 1] -> x (B,*S), without chance and without gradients."""
-
-    def decode(self, x: Tensor) -> Tensor:
-        """X (B,*S) -> images (B,C,H,W), as the pipeline shows them but not clipped to [-1, 1]."""
-
-    def image_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(C,H,W) of the images whose states have the event shape ``shape``."""
 
 
 class Pixels:
@@ -68,9 +50,9 @@ class Latents:
     def encode(self, images: Tensor) -> Tensor:
         """``(z - shift)*scale``, z the mean (KL) or the encoder's output (VQ)."""
         self.vae.to(images.device)
-        found = [self.vae.encode(part.to(self.vae.dtype)) for part in torch.split(images, PART)]
+        coded = [self.vae.encode(part.to(self.vae.dtype)) for part in torch.split(images, PART)]
         kl = isinstance(self.vae, AutoencoderKL)
-        z = torch.cat([out.latent_dist.mode() if kl else out.latents for out in found]).to(images)
+        z = torch.cat([out.latent_dist.mode() if kl else out.latents for out in coded]).to(images)
         return (z - self.shift.to(z)) * self.scale.to(z)  # type: ignore[no-any-return]
 
     def decode(self, x: Tensor) -> Tensor:
@@ -91,9 +73,14 @@ def space_of(pipeline: Any) -> Space:
     Raises:
         ConfigError: its autoencoder is of a kind that is not supported
     """
-    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+    vae = autoencoder(pipeline)
     if vae is None:
         return Pixels()
     if not isinstance(vae, AutoencoderKL | VQModel):
         raise ConfigError("teacher", f"its {type(vae).__name__} is not supported", "AutoencoderKL and VQModel are")
     return Latents(vae)
+
+
+def autoencoder(pipeline: Any) -> Any:
+    """The autoencoder among a pipeline's parts, or None."""
+    return getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)

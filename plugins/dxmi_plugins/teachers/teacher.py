@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from dxmi.api import Annotations, ConfigError, Levels
-from dxmi_plugins.teachers.conditions import Conditions, conditions_of
-from dxmi_plugins.teachers.levels import levels_of
-from dxmi_plugins.teachers.networks import Call, caller, in_precision
-from dxmi_plugins.teachers.spaces import Pixels, Space, space_of
-
-PIPELINES = (
-    "DDPMPipeline",
-    "DDIMPipeline",
-    "PNDMPipeline",
-    "ConsistencyModelPipeline",
-    "LDMPipeline",
-    "DiTPipeline",
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-)
-
-
-VARIANT = "fp16"  # the one that pipelines come in
-
-
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-
+from dxmi.api import Annotations, Conditions, ConfigError, Levels, NetworkCall, Space, TeacherFamily
+from dxmi.api.errors import first_line
+from dxmi.pipelines import PipelineFiles, download, families, family_of, look, pipeline_names
+from dxmi_plugins.teachers.networks import in_precision
+from dxmi_plugins.teachers.spaces import Pixels
 
 CONVERT = (
     "if you trust it: python -c \"from diffusers import DiffusionPipeline as P; P.from_pretrained('{name}', "
@@ -51,15 +27,19 @@ class Teacher:
     """A pipeline and how to use it. Copies share it: what students change is their own copy of the network."""
 
     pipeline: Any
-    network_name: str
-    """of the network among the pipeline's components: unet or transformer"""
+    family: TeacherFamily
     levels: Levels
-    call: Call
+    call: NetworkCall
     space: Space
     conditions: Conditions
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+    @property
+    def network_name(self) -> str:
+        """Of the network among the pipeline's components: unet or transformer."""
+        return self.family.part
 
     @property
     def network(self) -> nn.Module:
@@ -92,17 +72,17 @@ def load_teacher(
     Raises:
         ConfigError: it is missing, no pipeline, of a kind that is not supported, pickled, or brings code of its own
     """
-    parts = {} if like is None else dict(like.pipeline.components)
+    shared = {} if like is None else dict(like.pipeline.components)
     for key in ("scheduler", "" if like is None else like.network_name):
-        parts.pop(key, None)
+        shared.pop(key, None)
     dtype = getattr(torch, precision)
-    pipeline = load_pipeline(name, trust_remote_code, {"dtype": dtype, **parts})
-    network_name = "transformer" if hasattr(pipeline, "transformer") else "unet"
-    network: Any = getattr(pipeline, network_name, None)
+    kind, pipeline = load_pipeline(name, trust_remote_code, dtype=dtype, **shared)
+    network: Any = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
     if network is None or getattr(pipeline, "scheduler", None) is None:
-        raise ConfigError("teacher", f"{name} has no network and scheduler", f"supported are {', '.join(PIPELINES)}")
-    space = space_of(pipeline)
-    call, levels = caller(network, space.factor), levels_of(pipeline.scheduler)
+        supported = pipeline_names(families().values())
+        raise ConfigError("teacher", f"{name} has no network and scheduler", f"supported are {supported}")
+    family = family_of(name, kind, pipeline)
+    space, call, levels = family.space(pipeline), family.call(pipeline), family.levels(pipeline)
     channels, outputs = network.config.in_channels, network.config.out_channels
     if outputs not in (channels, 2 * channels):
         raise ConfigError(
@@ -117,114 +97,62 @@ def load_teacher(
     for vae in space.parts if dtype == torch.float16 else []:
         if vae.config.get("force_upcast"):  # float16 is too narrow for it
             vae.float()
-    return Teacher(pipeline, network_name, levels, call, space, conditions_of(pipeline, network))
+    return Teacher(pipeline, family, levels, call, space, family.conditions(pipeline))
 
 
-def fingerprint(parts: Sequence[Any], tokenizers: Sequence[Any] = ()) -> str:
-    """SHA-256 of networks of diffusers or transformers: kinds, settings, weights and their dtypes, wherever they lie.
+def load_pipeline(name: str, trust_remote_code: bool, **options: Any) -> tuple[str | None, Any]:
+    """The name of a pipeline's class, None where it brings that, and the pipeline, after a look at its files.
 
-    And of tokenizers: all that they save of themselves.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        config = part.config.to_dict() if hasattr(part.config, "to_dict") else part.config
-        settings = {key: value for key, value in config.items() if not key.startswith("_")}
-        digest.update(f"{type(part).__name__} {json.dumps(settings, sort_keys=True, default=str)}".encode())
-        for name, weight in sorted(part.state_dict().items()):
-            digest.update(f"{name} {weight.dtype}".encode())
-            digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
-    for tokenizer in tokenizers:
-        digest.update(f"{type(tokenizer).__name__} {json.dumps(saved(tokenizer), sort_keys=True)}".encode())
-    return digest.hexdigest()
-
-
-def saved(tokenizer: Any) -> dict[str, Any]:
-    """The files that a tokenizer saves: their content, without what a call or the place it came from left in them."""
-    passing = ("truncation", "padding", "name_or_path", "is_local", "local_files_only")
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        files = {file.relative_to(folder).as_posix(): file for file in Path(folder).rglob("*") if file.is_file()}
-        found: dict[str, Any] = {name: file.read_bytes().hex() for name, file in files.items()}
-        for name in files.keys() & {"tokenizer.json", "tokenizer_config.json"}:
-            content = json.loads(files[name].read_text())
-            found[name] = {key: value for key, value in content.items() if key not in passing}
-    return found
-
-
-def load_pipeline(name: str, trust_remote_code: bool, given: dict[str, Any] | None = None) -> Any:
-    """The pipeline itself, after a look at its files; ``given``: more for ``from_pretrained``, such as parts of it.
+    Args:
+        name: folder or hub id
+        trust_remote_code: whether Python files of the pipeline may run
+        options: more for ``from_pretrained``, such as parts of it
 
     Raises:
         ConfigError: as ``load_teacher`` does
     """
-    options = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
     try:
-        folder = find_folder(name, trust_remote_code)
-        found = check_files(name, folder, trust_remote_code)
-        return DiffusionPipeline.from_pretrained(str(folder), **{**options, **found, **(given or {})})
+        files = check_files(name, find_folder(name, trust_remote_code), trust_remote_code)
+        return files.kind, files.load(trust_remote_code, **options)
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        advice = f"; only safetensors are read; {CONVERT.format(name=name)}" if "safetensors" in reason else ""
-        advice = advice or ("; set trust_remote_code: true if you trust it" if "trust_remote_code" in reason else "")
-        raise ConfigError("teacher", f"{name} could not be loaded as a diffusers pipeline: {reason}{advice}") from error
+        reason = first_line(error)
+        cure = f"only safetensors are read; {CONVERT.format(name=name)}" if "safetensors" in reason else ""
+        cure = cure or ("set trust_remote_code: true if you trust it" if "trust_remote_code" in reason else "")
+        raise ConfigError("teacher", f"{name} could not be loaded as a diffusers pipeline: {reason}", cure) from error
 
 
 def find_folder(name: str, trust_remote_code: bool) -> Path:
-    """The folder itself, or where a hub id was downloaded to. Raises ConfigError if it is neither."""
+    """The folder itself, or where a hub id was downloaded to.
+
+    Raises:
+        ConfigError: it is neither
+        OSError, ValueError: the hub has it not, or is out of reach
+    """
     folder = Path(name).expanduser()
     if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         raise ConfigError("teacher", f"there is no folder {name}", "give a diffusers pipeline's folder or hub id")
-    if folder.is_dir():
-        return folder
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
-    try:
-        return Path(DiffusionPipeline.download(name, **options))
-    except OSError as error:
-        if "safetensors" not in str(error):
-            raise
-        try:
-            return Path(DiffusionPipeline.download(name, variant=VARIANT, **options))
-        except (OSError, ValueError):
-            raise error from None
+    return folder if folder.is_dir() else download(name, trust_remote_code)
 
 
-def check_files(name: str, folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """What loading has to be told: the components that are missing, and the variant where there is no other.
+def check_files(name: str, folder: Path, trust_remote_code: bool) -> PipelineFiles:
+    """The files of a pipeline that may be loaded.
 
     Raises:
-        ConfigError: the folder should not be loaded
+        ConfigError: it may not, or is of a class that no family takes
+        OSError, ValueError, KeyError: its model_index.json is damaged
     """
     if not (folder / "model_index.json").is_file():
         raise ConfigError("teacher", f"{name} is not a diffusers pipeline: it has no model_index.json")
-    index = json.loads((folder / "model_index.json").read_text())
-    code = remote_code(folder, index)
-    if code and not trust_remote_code:
+    files, known = look(folder), families().values()
+    if files.code and not trust_remote_code:
+        code = ", ".join(files.code)
         raise ConfigError(
-            "teacher",
-            f"{name} would run code of its own, {', '.join(code)}",
-            "set trust_remote_code: true if you trust it",
+            "teacher", f"{name} would run code of its own, {code}", "set trust_remote_code: true if you trust it"
         )
-    kind = index["_class_name"]
-    if isinstance(kind, str) and kind not in PIPELINES:
-        raise ConfigError("teacher", f"{name} is a {kind}", f"supported are {', '.join(PIPELINES)}")
-    parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
-    found: dict[str, Any] = {key: None for key, value in parts.items() if value == [None, None]}
-    for part in (folder / key for key in parts if (folder / key).is_dir()):
-        pickles = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
-        if pickles and not any(part.glob("*.safetensors")):
-            convert = CONVERT.format(name=name)
-            raise ConfigError("teacher", f"{part.name}/{pickles[0]} is a pickle, which can run code", f"{convert}")
-        weights = list(part.glob("*.safetensors"))
-        if weights and all(f".{VARIANT}" in file.name for file in weights):
-            found["variant"] = VARIANT
-    return found
-
-
-def remote_code(folder: Path, index: dict[str, Any]) -> list[str]:
-    """The Python files in a pipeline's folder that diffusers would run."""
-    named = [f"{key}/{value[0]}.py" for key, value in index.items() if isinstance(value, list) and key[0] != "_"]
-    own = index["_class_name"]
-    files = [*named, *([f"{own[0]}.py"] if isinstance(own, list) else [])]
-    return [file for file in files if (folder / file).is_file()]
+    if files.kind is not None and not any(files.kind in family.pipelines for family in known):
+        raise ConfigError("teacher", f"{name} is a {files.kind}", f"supported are {pipeline_names(known)}")
+    if files.pickle is not None:
+        raise ConfigError("teacher", f"{files.pickle} is a pickle, which can run code", CONVERT.format(name=name))
+    return files

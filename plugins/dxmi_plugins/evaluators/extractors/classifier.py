@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dxmi.api import ConfigError
+from dxmi.api.fingerprint import file_sha256
 from dxmi_plugins.evaluators.extractors.base import Extractor
 
 
@@ -62,11 +62,6 @@ class Classifier(nn.Module):
         return model.eval()
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 class ClassifierFile(Extractor):
     """A safetensors file of examples/train_extractor.py, for images of the size it was trained on."""
 
@@ -82,7 +77,7 @@ class ClassifierFile(Extractor):
     @property
     def sha256(self) -> str:
         """Of the file."""
-        return sha256(self.path)
+        return file_sha256(self.path)
 
     def load(self) -> nn.Module:
         """The classifier."""

@@ -14,8 +14,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from dxmi.api import ConfigError
+from dxmi.api.fingerprint import file_sha256
 from dxmi_plugins.evaluators.extractors.base import Extractor
-from dxmi_plugins.evaluators.extractors.classifier import sha256
 
 URL_VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
@@ -50,7 +50,7 @@ class TorchFidelity(Extractor):
     @property
     def sha256(self) -> str | None:
         """Of the file."""
-        return sha256(self.path) if self.path.is_file() else None
+        return file_sha256(self.path) if self.path.is_file() else None
 
     def load(self) -> nn.Module:
         """torch-fidelity's network; the file may hold tensors and no code."""

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, as_samples
 from dxmi.api.errors import check_some
+from dxmi.api.fingerprint import file_sha256
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
-from dxmi_plugins.evaluators.extractors.classifier import sha256
 from dxmi_plugins.evaluators.fidelity.figures import Wanted
 from dxmi_plugins.evaluators.fidelity.frechet import PARTS, FrechetDistance
 from dxmi_plugins.evaluators.fidelity.passes import go_through, on_all
@@ -137,7 +137,7 @@ class Fidelity:
             "precision_recall_extractor": other,
             "reference_statistics": None
             if self.published is None
-            else {"name": self.published.name, "sha256": sha256(self.published), "resize": UNTOLD},
+            else {"name": self.published.name, "sha256": file_sha256(self.published), "resize": UNTOLD},
             "infinity": f"{PARTS} disjoint parts, linear in 1/n",
             "bootstrap": self.bootstrap,
         }

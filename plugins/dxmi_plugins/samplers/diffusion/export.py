@@ -5,45 +5,31 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
-    ConsistencyModelPipeline,
     DDIMScheduler,
-    DDPMPipeline,
     DDPMScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
     UNet2DModel,
 )
+from scipy.optimize import brentq
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, randn
-from dxmi_plugins.teachers.conditions import Labels
-from dxmi_plugins.teachers.spaces import Pixels
+from dxmi_plugins.schedulers.few_step import FewStepScheduler, std_up
 from dxmi_plugins.teachers.teacher import Teacher
-
-from ...schedulers.few_step import FewStepScheduler, std_up
 
 Network = Any
 EXACT = "or export exact"
-
-
-def make_pipeline(teacher: Teacher, network: Network, scheduler: Any) -> Any:
-    """A pipeline of these parts and the teacher's others; in pixels of the class that passes what they need.
-
-    ``ConsistencyModelPipeline`` scales its start and passes labels, ``DDPMPipeline`` does neither.
-    """
-    if isinstance(teacher.space, Pixels):
-        scaled = scheduler.init_noise_sigma != 1 or isinstance(teacher.conditions, Labels)
-        return (ConsistencyModelPipeline if scaled else DDPMPipeline)(unet=network, scheduler=scheduler)
-    parts = {**teacher.pipeline.components, teacher.network_name: network, "scheduler": scheduler}
-    return type(teacher.pipeline)(**parts)
 
 
 def save_pipeline(teacher: Teacher, network: Network, scheduler: Any, folder: Path) -> None:
@@ -51,7 +37,7 @@ def save_pipeline(teacher: Teacher, network: Network, scheduler: Any, folder: Pa
     network.register_to_config(_name_or_path="")  # else the folder that the teacher was read from
     own = not type(scheduler).__module__.startswith("diffusers.")
     part = network if own else without_variance(network)
-    make_pipeline(teacher, part, scheduler).save_pretrained(folder)
+    teacher.family.student(teacher.pipeline, part, scheduler).save_pretrained(folder)
     if own:
         source = Path(inspect.getfile(type(scheduler)))
         shutil.copy(source, folder / "scheduler" / source.name)
@@ -104,9 +90,9 @@ def stock_scheduler(teacher: Teacher, schedule: Any) -> tuple[Any, Tensor, dict[
     tied = FewStepScheduler.from_config(schedule.with_stds(stds.tolist()).config, clip_sample=False)  # pipelines clip
     for candidate, options in candidates(teacher, schedule, eta):
         with warnings.catch_warnings(action="ignore"):  # Stable Diffusion's pipeline changes schedulers' configs
-            found = make_pipeline(teacher, teacher.network, candidate).scheduler
-        if same_steps(found, tied, options):
-            return found, stds, options
+            used = teacher.family.student(teacher.pipeline, teacher.network, candidate).scheduler
+        if same_steps(used, tied, options):
+            return used, stds, options
     raise refusal(teacher, schedule, eta)
 
 
@@ -129,15 +115,23 @@ def candidates(teacher: Teacher, schedule: FewStepScheduler, eta: float) -> Iter
 
 
 def karras_rho(nodes: Tensor, most: float, least: float) -> float:
-    """The rho with which the second of T nodes from ``most`` to ``least`` follows Karras et al. 2022, eq. 5."""
-    share, low, high = 1 / (len(nodes) - 1), 1e-2, 1e3
+    """The rho with which the second of T nodes from ``most`` to ``least`` follows Karras et al. 2022, eq. 5.
+
+    Looked for between 0.01 and 1000 and rounded to 6 digits; 7 where the ends are all there is, or no rho is right.
+    """
     if len(nodes) == 2:
-        return 7.0  # the ends are all there is
-    for _ in range(200):  # the second node falls as rho grows
-        rho = (low * high) ** 0.5
-        second = (most ** (1 / rho) * (1 - share) + least ** (1 / rho) * share) ** rho
-        low, high = (rho, high) if second > float(nodes[1]) else (low, rho)
-    return float(round(rho, 6))
+        return 7.0
+    share, second = 1 / (len(nodes) - 1), math.log(float(nodes[1]))
+
+    def above(log_rho: float) -> float:  # falls; in logarithms, since most**(1/rho) is beyond all numbers
+        rho = math.exp(log_rho)
+        ends = math.log(most) / rho + math.log1p(-share), math.log(least) / rho + math.log(share)
+        return rho * float(np.logaddexp(*ends)) - second
+
+    low, high = math.log(1e-2), math.log(1e3)
+    if not above(low) > 0 > above(high):
+        return 7.0
+    return round(math.exp(brentq(above, low, high, xtol=1e-14)), 6)
 
 
 def same_steps(candidate: Any, schedule: FewStepScheduler, options: dict[str, Any]) -> bool:
@@ -145,8 +139,8 @@ def same_steps(candidate: Any, schedule: FewStepScheduler, options: dict[str, An
     steps = len(schedule)
     candidate = copy.deepcopy(candidate)
     candidate.set_timesteps(None if options else steps, **options)
-    told = candidate.timesteps.double()
-    if len(told) != steps or not torch.allclose(told, schedule.rows[:, 0], rtol=1e-5, atol=1e-5):
+    timesteps = candidate.timesteps.double()
+    if len(timesteps) != steps or not torch.allclose(timesteps, schedule.rows[:, 0], rtol=1e-5, atol=1e-5):
         return False
     generator = Generator().manual_seed(0)
     x, output = torch.randn(2, 2, 1, 4, 4, generator=generator, dtype=torch.float64)

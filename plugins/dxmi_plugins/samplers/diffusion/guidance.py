@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dxmi.api import Schedule
-from dxmi_plugins.teachers.networks import Call
+from dxmi.api import NetworkCall, Schedule
+from dxmi.api.noise import per_row
 
 
-def guided(call: Call, scale: float, null: Tensor) -> Call:
+def guided(call: NetworkCall, scale: float, null: Tensor) -> NetworkCall:
     """``out_null + scale*(out_cond - out_null)``, two calls of the network, as pipelines have it.
 
     Clean images are affine in the output, so theirs are mixed by the same formula.
@@ -33,6 +33,6 @@ def distance(schedule: Schedule, output: Tensor, wanted: Tensor, x: Tensor, t: T
     Truncated at 1, the weight (Salimans and Ho 2022) does not vanish where there is nearly noise alone, as it does in a
     distance between predictions of epsilon: the first of few steps has to be right too.
     """
-    alpha, sigma = (part.to(x).view(-1, *[1] * (x.ndim - 1)) for part in schedule.level(t))
+    alpha, sigma = (per_row(part.to(x), x) for part in schedule.level(t))
     mine, theirs = (schedule.x0hat(out, x, alpha, sigma) for out in (output, wanted))
     return ((alpha / sigma).square().clamp_min(1) * (mine - theirs).square()).mean()

@@ -78,7 +78,7 @@ class Solver:
 
     def labels(self, n: int, generator: Any) -> Tensor | None:
         """The labels (n,) that it draws at from this noise; None where the teacher takes none."""
-        return self.conditions(n, generator) if hasattr(self.teacher.conditions, "classes") else None
+        return None if self.teacher.conditions.classes is None else self.conditions(n, generator)
 
 
 def _solve(scheduler_class: type[Any], teacher: Teacher, noise: Tensor, steps: int, cond: Tensor | None) -> Tensor:

@@ -11,7 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dxmi.api import Annotations, ConfigError, CostToGo, Draw, GaussianSampler, Scheduler, Transition, randn
-from dxmi.pipelines.frozen import keep_what_learns
+from dxmi.api.fingerprint import fingerprint
+from dxmi.pipelines import keep_what_learns
+from dxmi_plugins.samplers.diffusion.export import load_network, save_pipeline, stock_scheduler
+from dxmi_plugins.samplers.diffusion.guidance import distance, guided
 from dxmi_plugins.samplers.diffusion.rivals import solvers
 from dxmi_plugins.samplers.diffusion.student_network import (
     Lora,
@@ -21,13 +24,9 @@ from dxmi_plugins.samplers.diffusion.student_network import (
     plain,
     save_adapters,
 )
-from dxmi_plugins.teachers.conditions import Text
+from dxmi_plugins.schedulers.few_step import FewStepScheduler
 from dxmi_plugins.teachers.describe import describe
-from dxmi_plugins.teachers.teacher import Teacher, fingerprint, load_teacher
-
-from ...schedulers.few_step import FewStepScheduler
-from .export import load_network, save_pipeline, stock_scheduler
-from .guidance import distance, guided
+from dxmi_plugins.teachers.teacher import Teacher, load_teacher
 
 
 class DiffusionSampler(GaussianSampler):
@@ -73,9 +72,9 @@ class DiffusionSampler(GaussianSampler):
         check_student(weights, lora, precision)
         self.source = teacher, trust_remote_code, precision
         self.teacher = load_teacher(*self.source)
-        self.classes = getattr(self.teacher.conditions, "classes", None)
-        self.prompts = prompts or []
-        if self.prompts and not isinstance(self.teacher.conditions, Text):
+        self.classes = self.teacher.conditions.classes
+        self.prompts: list[str] = prompts or []
+        if self.prompts and not self.teacher.conditions.text:
             raise ConfigError("prompts", "this teacher does not draw from text", "leave them out")
         self.weights, self.lora, self.guidance = weights, lora, guidance
         self.untouched: Teacher | None = None
@@ -128,11 +127,13 @@ class DiffusionSampler(GaussianSampler):
         """The teacher as it was, with its guidance: without the adapters, or loaded again where all of it learns."""
         if self.untouched is None:
             apart = self.lora is not None or self.weights == "random"
-            found = self.teacher if apart else load_teacher(*self.source, like=self.teacher)
+            teacher = self.teacher if apart else load_teacher(*self.source, like=self.teacher)
             if self.lora is None:
-                found.network.requires_grad_(False)
-            call = found.call if self.lora is None else plain(found.call)
-            self.untouched = replace(found, call=guided(call, self.guidance, self.null) if self.must_imitate else call)
+                teacher.network.requires_grad_(False)
+            call = teacher.call if self.lora is None else plain(teacher.call)
+            self.untouched = replace(
+                teacher, call=guided(call, self.guidance, self.null) if self.must_imitate else call
+            )
         return self.untouched
 
     def encode(self, batch: Tensor, about: Annotations = None) -> tuple[Tensor, Tensor | None]:
@@ -141,9 +142,12 @@ class DiffusionSampler(GaussianSampler):
 
     def encoder_fingerprint(self) -> str:
         """SHA-256 of autoencoder, text encoders and tokenizers: settings, weights, dtypes; "identity" without any."""
-        told = self.teacher.conditions
-        parts = [*self.teacher.space.parts, *told.parts]
-        return fingerprint(parts, told.tokenizers) if parts else super().encoder_fingerprint()
+        space, conditions = self.teacher.space, self.teacher.conditions
+        if not (space.parts or conditions.parts):
+            return super().encoder_fingerprint()
+        return fingerprint(
+            {str(i): part for i, part in enumerate([*space.parts, *conditions.parts, *conditions.tokenizers])}
+        )
 
     def decode(self, x: Tensor) -> Tensor:
         """X (B,*S) -> images (B,C,H,W)."""
@@ -191,10 +195,10 @@ class DiffusionSampler(GaussianSampler):
     def stock(self) -> Self:
         """A copy with a scheduler of diffusers' own, so with the stds of MATH (2.1). Raises ConfigError: none fits."""
         scheduler, stds, options = stock_scheduler(self.teacher, self.schedule)
-        found = copy.deepcopy(self)
-        found.plain_scheduler, found.call_options = scheduler, options
-        found._set_stds(stds)
-        return found
+        plain_copy = copy.deepcopy(self)
+        plain_copy.plain_scheduler, plain_copy.call_options = scheduler, options
+        plain_copy._set_stds(stds)
+        return plain_copy
 
     @classmethod
     def describe(cls, source: str, trust_remote_code: bool = False) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from dxmi.api import ConfigError
-from dxmi.pipelines.frozen import matches
-from dxmi_plugins.teachers.networks import Call
+from dxmi.api import ConfigError, NetworkCall
+from dxmi.pipelines import matches
 
 NAME = "default"  # peft's, of the one set of adapters
 
@@ -88,7 +87,7 @@ def without_adapters(network: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def plain(call: Call) -> Call:
+def plain(call: NetworkCall) -> NetworkCall:
     """The same call of the network without its adapters."""
 
     def called(network: nn.Module, x: Tensor, timestep: Tensor, cond: Tensor | None) -> Tensor:

@@ -21,8 +21,7 @@ from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
 from dxmi.api.noise import generators
 from dxmi.cli.main import main
 from dxmi.evaluation.kept_samples import KeptSamples
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline
+from dxmi.pipelines import PipelineDraw, load_pipeline
 from dxmi.runs.sample import sample
 
 CPU = torch.device("cpu")
@@ -88,7 +87,7 @@ def test_an_error_of_the_network_is_not_blamed_on_the_steps(scheduler, tmp_path,
     ],
 )
 def test_steps_that_a_scheduler_cannot_make(scheduler, steps, says):
-    with pytest.raises(ConfigError, match=f"^--steps: {says}"):
+    with pytest.raises(ConfigError, match=f"^steps: {says}"):
         PipelineDraw(ddpm(), CPU, scheduler=scheduler)(1, steps, Generator())
 
 
@@ -96,7 +95,7 @@ def test_a_student_has_the_steps_that_it_learned(tmp_path):
     folder = tmp_path / "student"
     DiffusionSampler(str(tiny("ddpm", tmp_path / "teacher")), AncestralScheduler(3)).save_pretrained(folder)
     for steps in (2, 8):
-        with pytest.raises(ConfigError, match="^--steps: this student was trained for 3, and has no others; leave it"):
+        with pytest.raises(ConfigError, match="^steps: this student was trained for 3, and has no others; leave it"):
             sample(folder, 2, seed=0, steps=steps)
     assert torch.equal(sample(folder, 2, seed=0, steps=3), sample(folder, 2, seed=0))
 
@@ -110,7 +109,7 @@ def test_the_steps_of_schedulers_outside_diffusers_are_their_business_too():
 
     pipeline = ddpm()
     pipeline.scheduler = Even.from_config(pipeline.scheduler.config)
-    with pytest.raises(ConfigError, match="^--steps: 3 with Even: give an even number$"):
+    with pytest.raises(ConfigError, match="^steps: 3 with Even: give an even number$"):
         PipelineDraw(pipeline, CPU)(1, 3, Generator())
 
 
@@ -150,7 +149,7 @@ def test_pipelines_that_draw_no_images(pipeline, says):
 def test_schedulers_that_cannot_be_made(name, options, says, monkeypatch):
     """The first one is as diffusers has it where torchsde is missing."""
     monkeypatch.setattr(diffusers, "DPMSolverSDEScheduler", without_torchsde.DPMSolverSDEScheduler)
-    with pytest.raises(ConfigError, match=f"^--scheduler: {name} cannot be made: .*{says}"):
+    with pytest.raises(ConfigError, match=f"^schedulers: {name} cannot be made: .*{says}"):
         PipelineDraw(ddpm(**options), CPU, scheduler=name)
 
 
@@ -169,7 +168,7 @@ def test_a_trial_tells_calls_and_shape(pipeline, scheduler, steps, nfe):
 @pytest.mark.parametrize("kind", KINDS)
 def test_sample_shows_the_first_images_of_an_evaluation(kind, tmp_path, monkeypatch):
     """Two at a time; an evaluation keeps eight bits of them. To rounding of the network, half a level."""
-    monkeypatch.setattr("dxmi.pipelines.AT_ONCE", 2)
+    monkeypatch.setattr("dxmi.runs.sample.AT_ONCE", 2)
     folder = tiny(kind, tmp_path, **({"classes": 1000} if kind == "dit" else {}))
     prompts = ["a", "b"] if kind.startswith("sd") else []
     shown = sample(folder, 3, seed=7, steps=3, prompts=prompts)
@@ -177,7 +176,7 @@ def test_sample_shows_the_first_images_of_an_evaluation(kind, tmp_path, monkeypa
     measured = KeptSamples(draw, 3, 7, Accelerator())(5)[:3]
     assert shown.shape == (3, 1, 8, 8) and (shown - measured).abs().max() < 0.51 * 2 / 255
     assert (shown[0] - shown[1]).abs().max() > 0.1
-    with pytest.raises(ConfigError, match="^--seed: -1 is not between"):
+    with pytest.raises(ConfigError, match="^seed: -1 is not between"):
         sample(folder, 3, seed=-1, steps=3, prompts=prompts)
 
 
