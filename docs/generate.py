@@ -66,9 +66,7 @@ def between(marks: tuple[str, str], text: str, part: str) -> str:
 
 def all_keys() -> str:
     """Tables of the keys of the three kinds of files, and of every plugin's options."""
-    from dxmi.config.chains import ChainsConfig
-    from dxmi.config.pretrain import PretrainConfig
-    from dxmi.config.run import TrainConfig
+    from dxmi.config import ChainsConfig, PretrainConfig, TrainConfig
 
     parts = []
     for command, kind in (("train", TrainConfig), ("pretrain", PretrainConfig), ("sample", ChainsConfig)):

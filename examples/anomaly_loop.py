@@ -10,10 +10,7 @@ from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 
 from dxmi.api import ConfigError, Energy, Labelled
 from dxmi.api.errors import require
-from dxmi.config.checked import Checked
-from dxmi.config.pretrain import PretrainConfig
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
+from dxmi.config import Checked, PretrainConfig, TrainConfig, read_yaml
 from dxmi.evaluation.measure import measure
 from dxmi.pretraining.loop import pretrain
 from dxmi.runs import load_energy
@@ -61,7 +58,7 @@ def compare(
 
 def configured(given: argparse.Namespace, kind: type, suffix: str, **more: str) -> Checked:
     """The config of the autoencoder or of the game, with the folder, seed and steps that are asked for."""
-    config = read(CONFIGS / f"{given.name}{suffix}.yaml") | {"seed": given.seed} | more
+    config = read_yaml(CONFIGS / f"{given.name}{suffix}.yaml") | {"seed": given.seed} | more
     steps = given.pretrain if kind is PretrainConfig else given.steps
     config["data"]["path"] = str(given.out / "cells.parquet")
     return Checked(kind, config if steps is None else config | {"steps": steps})

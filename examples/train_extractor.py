@@ -14,7 +14,7 @@ import torch
 from dxmi_plugins.evaluators.extractors.classifier import Classifier
 from torch.nn.functional import cross_entropy
 
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.load import load_images
 
 Labelled = tuple[torch.Tensor, torch.Tensor]

@@ -15,8 +15,7 @@ from torch import Tensor
 from dxmi.api import ConfigError
 from dxmi.chains.density import ChainSamples, known_cost, run_chains
 from dxmi.chains.density_pictures import save_picture
-from dxmi.config.chains import ChainsConfig
-from dxmi.config.checked import Checked
+from dxmi.config import ChainsConfig, Checked
 from dxmi.config.run_file import write_run_file
 from dxmi.screen import Screen
 

@@ -13,19 +13,18 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     """The checked config, or None if help or the resolved config was printed instead."""
     import yaml
 
-    from dxmi.config.checked import Checked
+    from dxmi.config import Checked, read_yaml
     from dxmi.config.help_text import help_text
-    from dxmi.config.yaml_files import read
 
     if options.config and overrides and not Path(options.config).is_file():
         raise ConfigError(options.config, "no such file", "give the config first, then --key VALUE")
     if options.help:
         print(options.own_help())
-        print(help_text(kind, read(options.config, overrides) if options.config else {}, options.command))
+        print(help_text(kind, read_yaml(options.config, overrides) if options.config else {}, options.command))
         return None
     if options.config is None:
         raise ConfigError(options.command, "give a config file, such as configs/digits.yaml")
-    given = read(options.config, overrides)
+    given = read_yaml(options.config, overrides)
     for key, command in {"sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
         if key in given and command != options.command and key not in kind.__dataclass_fields__:
             raise ConfigError(options.config, f"is for 'dxmi {command}'")

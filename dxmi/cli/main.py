@@ -70,7 +70,7 @@ def run(argv: list[str], pairs: list[str]) -> int:
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi train``."""
-    from dxmi.config.run import TrainConfig
+    from dxmi.config import TrainConfig
 
     config = configured(TrainConfig, options, overrides)
     if config is not None:
@@ -82,7 +82,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_pretrain(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi pretrain``."""
-    from dxmi.config.pretrain import PretrainConfig
+    from dxmi.config import PretrainConfig
 
     config = configured(PretrainConfig, options, overrides)
     if config is not None:

@@ -32,10 +32,9 @@ def run_sample(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_chains_of(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi sample CONFIG``."""
-    from dxmi.config.chains import ChainsConfig
-    from dxmi.config.yaml_files import read
+    from dxmi.config import ChainsConfig, read_yaml
 
-    if "steps" in (read(options.config) if Path(options.config).is_file() else {}):
+    if "steps" in (read_yaml(options.config) if Path(options.config).is_file() else {}):
         raise ConfigError(options.config, "is for 'dxmi train', and 'dxmi sample RUN' draws from the run it leaves")
     given = {"chains": options.n, "seed": options.seed, "sampler.steps": options.steps}
     own = [f"--{key}={value}" for key, value in given.items() if value is not None]

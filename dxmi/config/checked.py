@@ -1,61 +1,37 @@
-"""Checking a config and building what it describes. jsonargparse does both, and the rest of dxmi does not know it."""
+"""Checking a config and building what it describes."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import is_dataclass, make_dataclass
-from pydoc import locate
-from typing import Any, Generic, TypeVar, cast, get_args
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import dataclasses
+from inspect import Parameter
+from types import SimpleNamespace
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line
-from dxmi.config.plugin_syntax import contract, expand_options, hints_of
+from dxmi.config.plugin_syntax import Part, below, defaults_of, hints_of, members, parse, parse_options
+from dxmi.config.values import as_yaml, converted, describes, is_plain
 
 T = TypeVar("T")
 
 
-def one_line(error: Exception) -> str:
-    """Jsonargparse's nested report -> ``key.sub: what is wrong``."""
-    text, opening = str(error), 'Parser key "|Problem with'
-    keys = re.findall(r'(?:Parser key|Key) "([^"]+)"', text)
-    lines = [line.strip(" -") for line in text.splitlines() if line.strip() and not re.search(opening, line)]
-    complaint = " ".join(lines) or text
-    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", complaint)
-    inner = re.findall(rf"(?:{opening})[^\n]*:\n[\s-]++((?!Does not|{opening})[^\n]+)", text)
-    if union and inner:  # one of the alternatives was meant, and something in it is wrong
-        complaint = inner[-1]
-    elif union:
-        complaint = f"Expected one of {union[1].replace('NoneType', 'null')}. Got value: {union[2]}"
-    complaint = re.sub(r"<class '([^']+)'>", r"\1", complaint).replace("a typing.Literal", "one of ")
-    complaint = complaint.replace(" a int", " an int")
-    return ": ".join(filter(None, [".".join(keys), complaint[0].lower() + complaint[1:]]))
-
-
-def build_plugin(kind: type[T], value: Any, key: str = "") -> T:
-    """One plugin from its dialect, ``{name: ..., options}``. Raises ConfigError as ``Checked`` does, below ``key``."""
-    holder = make_dataclass("Holder", [("plugin", kind)])
-    try:
-        return cast(T, Checked(holder, {"plugin": value}).build().plugin)  # type: ignore[attr-defined]
-    except ConfigError as error:
-        raise error.moved("plugin", key) from error
-
-
 class Checked(Generic[T]):
-    """A config whose keys and types are right, nothing built yet. ``resolved`` is the dialect with every default."""
+    """A config whose keys and types are right, nothing built yet.
+
+    Attributes:
+        resolved: the config with every default, as ``run.yaml`` has it: numbers, strings, lists, mappings and null
+        values: the same by attribute at the top, converted to their types, as ``values.seed``
+    """
 
     def __init__(self, kind: type[T], config: dict[str, Any]):
-        """Raises ConfigError naming the key that does not exist or has the wrong type."""
-        self.parser = ArgumentParser(exit_on_error=False)
-        self.parser.add_class_arguments(kind, sub_configs=False)
-        try:
-            self.values: Namespace = self.parser.parse_object(expand_options(config, kind, ""))
-        except ArgumentError as error:
-            raise ConfigError(one_line(error)) from error
-        self.resolved: dict[str, Any] = contract(yaml.safe_load(self.parser.dump(self.values, skip_none=False)))
-        self.kind = kind
+        """Check all of ``config``, whose keys are the arguments of the dataclass ``kind``.
+
+        Raises:
+            ConfigError: names the key that does not exist, is missing or has the wrong type
+        """
+        self.part = completed(Part(kind, parse_options(config, kind, "")), "")
+        self.values = SimpleNamespace(**self.part.options)
+        self.resolved: dict[str, Any] = resolve(self.part)
 
     def build(self) -> T:
         """Construct everything. Weights come from torch's global generator: seed it first.
@@ -63,30 +39,102 @@ class Checked(Generic[T]):
         Raises:
             ConfigError: a constructor refuses its options
         """
-        return cast(T, construct(self.kind, self.values))
+        return cast(T, construct(self.part))
 
 
-def construct(kind: Any, options: Namespace) -> Any:
-    """``kind(**options)`` with everything in it built. A plugin names its options alone, their place is added here."""
-    hints = hints_of(kind)
-    arguments = {name: built(value, hints[name], name) for name, value in vars(options).items()}
+def build_plugin(kind: type[T], value: Any, key: str = "") -> T:
+    """One plugin, given as configs do: by its name or as ``{name: ..., options}``.
+
+    Args:
+        kind: what it has to be, as ``Energy``
+        value: the name or mapping
+        key: where it stands, for messages
+
+    Raises:
+        ConfigError: as of ``Checked`` and ``Checked.build``
+    """
+    return cast(T, built(checked(parse(value, kind, key), kind, key), key))
+
+
+def completed(part: Part, key: str, defaults: dict[str, Any] | None = None) -> Part:
+    """The part with all its options in the order of the signature, checked, at any depth.
+
+    Args:
+        part: with the options that were given
+        key: where it stands
+        defaults: of all options; None takes the signature's. They are converted too, so that 1 becomes 1.0
+
+    Raises:
+        ConfigError: an option is missing or has the wrong type
+    """
+    hints, options = hints_of(part.kind, key), {}
+    for name, default in (defaults_of(part.kind) if defaults is None else defaults).items():
+        path, is_given, own = below(key, name), name in part.options, None
+        value = part.options.get(name, default)
+        if value is Parameter.empty:
+            raise ConfigError(path, "it is missing", "give it")
+        if dataclasses.is_dataclass(default):  # keys that are not given are as in this default
+            own = {field.name: getattr(default, field.name) for field in dataclasses.fields(default) if field.init}
+            value = value if is_given else Part(type(default), {})
+        if isinstance(value, Part):
+            options[name] = completed(value, path, own)
+        elif is_given or (name in hints and default is not None and is_plain(default)):
+            options[name] = checked(value, hints[name], path)
+        else:
+            options[name] = default
+    return Part(part.kind, options, part.name)
+
+
+def checked(value: Any, hint: Any, key: str) -> Any:
+    """A parsed value converted to its type, parts in it completed.
+
+    Raises:
+        ConfigError: it has the wrong type, or something in it is missing or has
+    """
+    if isinstance(value, Part):
+        return completed(value, key)
+    if isinstance(value, list):
+        for member in members(hint):
+            if get_origin(member) is list and describes(member):
+                inner = get_args(member)[0]
+                return [checked(v, inner, below(key, i)) for i, v in enumerate(value)]
+    return converted(value, hint, key)
+
+
+def resolve(part: Part) -> dict[str, Any]:
+    """What a config would say to have this part, every default included."""
+    hints = hints_of(part.kind)
+    options = {name: resolved(value, hints.get(name, Any)) for name, value in part.options.items()}
+    return options if part.name is None else {"name": part.name, **options}
+
+
+def resolved(value: Any, hint: Any) -> Any:
+    """One value of it."""
+    if isinstance(value, list) and any(isinstance(v, Part) for v in value):
+        return [resolved(v, Any) for v in value]
+    return resolve(value) if isinstance(value, Part) else as_yaml(value, hint)
+
+
+def construct(part: Part) -> Any:
+    """The object, with everything in it built. A plugin names its options alone, their place is added here."""
+    arguments = {name: built(value, name) for name, value in part.options.items()}
     try:
-        return kind(**arguments)
+        return part.kind(**arguments)
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:
-        raise ConfigError("", f"{kind.__name__} refuses its options: {first_line(error)}") from error
+        raise ConfigError("", f"{part.kind.__name__} refuses its options: {first_line(error)}") from error
 
 
-def built(value: Any, hint: Any, key: str) -> Any:
+def built(value: Any, key: str) -> Any:
     """What a checked value describes: plugins and dataclasses as objects, at any depth."""
     if isinstance(value, list):
-        return [built(v, next(iter(get_args(hint)), Any), f"{key}.{i}") for i, v in enumerate(value)]
-    if not isinstance(value, Namespace):
+        return [built(v, below(key, i)) for i, v in enumerate(value)]
+    if not isinstance(value, Part):
         return value
-    if "class_path" not in value:
-        return construct(next(k for k in (hint, *get_args(hint)) if is_dataclass(k)), value)
+    if value.name is None:
+        return construct(value)
     try:
-        return construct(locate(value.class_path), value.get("init_args", Namespace()))
+        return construct(value)
     except ConfigError as error:
         raise error.under(key) from error

@@ -6,13 +6,12 @@ import argparse
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from pydoc import locate
 from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from dxmi.config import plugins
-from dxmi.config.plugin_syntax import contract, expand_options
+from dxmi.config.plugin_syntax import Part, below, parse_options
 
 
 def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
@@ -24,12 +23,11 @@ def help_text(kind: type[Any], config: dict[str, Any], command: str) -> str:
     given = dict(leaves(config))
     parts = [options_help(kind, None, f"dxmi {command} CONFIG [--key.sub VALUE ...]", given)]
     parts += mappings_help(get_type_hints(kind), "", given)
-    for key, plugin in named_plugins(expand_options(config, kind, "")):
-        found: Any = locate(plugin["class_path"])
-        parts.append(options_help(found, key, f"--{key} {contract(plugin)['name']}", given))
-        parts += mappings_help(get_type_hints(found.__init__), f"{key}.", given)
+    for key, plugin in named_plugins(parse_options(config, kind, "")):
+        parts.append(options_help(plugin.kind, key, f"--{key} {plugin.name}", given))
+        parts += mappings_help(get_type_hints(plugin.kind.__init__), f"{key}.", given)
     names = {group.removeprefix("dxmi."): ", ".join(plugins.installed(group)) for group in plugins.GROUPS}
-    parts.append("installed plugins:\n" + "\n".join(f"  {group}: {found}" for group, found in names.items()))
+    parts.append("installed plugins:\n" + "\n".join(f"  {group}: {listed}" for group, listed in names.items()))
     return "\n".join(parts)
 
 
@@ -71,14 +69,15 @@ def options_help(kind: Any, key: str | None, title: str, given: dict[str, Any]) 
     return f"{title}\n{text}"
 
 
-def named_plugins(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every plugin in an expanded config, with its key."""
-    if isinstance(value, dict):
-        if "class_path" in value:
+def named_plugins(value: Any, key: str = "") -> Iterator[tuple[str, Part]]:
+    """Every plugin in parsed options, with its key."""
+    if isinstance(value, Part):
+        if value.name is not None:
             yield key, value
-        for k, v in value.items():
-            inside = key if k == "init_args" else f"{key}.{k}" if key else k
-            yield from named_plugins(v, inside)
+        yield from named_plugins(value.options, key)
+    elif isinstance(value, dict):
+        for name, inside in value.items():
+            yield from named_plugins(inside, below(key, name))
     elif isinstance(value, list):
-        for i, v in enumerate(value):
-            yield from named_plugins(v, f"{key}.{i}")
+        for i, inside in enumerate(value):
+            yield from named_plugins(inside, below(key, i))

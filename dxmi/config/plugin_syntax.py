@@ -1,13 +1,15 @@
-"""The YAML dialect: ``{name: conv, width: 32}`` names a plugin and its options, at any depth.
+"""The syntax of configs: ``{name: conv, width: 32}`` names a plugin and its options, at any depth.
 
-A dialect is translated by the types of the parameters it fills: where a constructor asks for an ``Energy``, ``name``
-is looked up among the energies.
+It is read by the types of the parameters that it fills: where a constructor asks for an ``Energy``, ``name`` is looked
+up among the energies.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -24,25 +26,57 @@ GROUP_OF: dict[Any, str] = {
 }
 
 
-def expand(value: Any, hint: Any, key: str) -> Any:
-    """The dialect -> ``{class_path, init_args}``, guided by the type that is asked for.
+@dataclass
+class Part:
+    """What a mapping in a config describes: an object, before it is built.
+
+    Args:
+        kind: its class
+        options: arguments of the class: values, parts, or lists of these
+        name: the plugin's name; None for a mapping of keys, which is a dataclass
+    """
+
+    kind: Any
+    options: dict[str, Any]
+    name: str | None = None
+
+
+def below(key: str, name: object) -> str:
+    """The full path of what is called ``name`` in ``key``."""
+    return f"{key}.{name}" if key else str(name)
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the one type that it is."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def parse(value: Any, hint: Any, key: str) -> Any:
+    """Every plugin and mapping in what a config says as a ``Part``, guided by the type that is asked for.
+
+    Types of values and required options are not looked at: ``Checked`` does that.
 
     Raises:
         ConfigError: a key or an option does not exist, or a plugin cannot be had
     """
-    if hint in GROUP_OF and value is not None:
-        return expand_plugin(value, GROUP_OF[hint], key)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return expand_options(value, hint, key)
-    if get_origin(hint) is list and isinstance(value, list):
-        return [expand(v, get_args(hint)[0], f"{key}.{i}") for i, v in enumerate(value)]
-    if get_origin(hint) in (Union, UnionType):
-        return next((e for e in (expand(value, member, key) for member in get_args(hint)) if e is not value), value)
+    for member in members(hint):
+        if member in GROUP_OF and (value is not None or member is hint):
+            return parse_plugin(value, GROUP_OF[member], key)
+        if dataclasses.is_dataclass(member) and isinstance(value, dict):
+            return Part(member, parse_options(value, member, key))
+        if get_origin(member) is list and isinstance(value, list):
+            parts = [parse(v, get_args(member)[0], below(key, i)) for i, v in enumerate(value)]
+            if any(part is not v for part, v in zip(parts, value, strict=True)):
+                return parts
     return value
 
 
-def expand_plugin(value: Any, group: str, key: str) -> dict[str, Any]:
-    """One plugin, given by its bare name or as a mapping with ``name``; a list of energies is their product."""
+def parse_plugin(value: Any, group: str, key: str) -> Part:
+    """One plugin, given by its bare name or as a mapping with ``name``; a list of energies is their product.
+
+    Raises:
+        ConfigError: a key or an option does not exist, or a plugin cannot be had
+    """
     if isinstance(value, list) and group == GROUP_OF[Energy]:
         value = {"name": "product", "experts": value}
     options = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, dict) else {}
@@ -51,9 +85,37 @@ def expand_plugin(value: Any, group: str, key: str) -> dict[str, Any]:
         raise ConfigError(key, "give a plugin as {name: ..., options}", "'dxmi plugins' lists the names")
     try:
         kind = plugins.load(group, name)
-    except ConfigError as error:
-        raise ConfigError(key, f"{error}") from error
-    return {"class_path": plugins.class_path(kind), "init_args": expand_options(options, kind, key)}
+    except ConfigError as error:  # it names the plugin, and here the key stands before that
+        raise ConfigError(key, ": ".join(filter(None, [error.key, error.reason])), error.cure) from error
+    return Part(kind, parse_options(options, kind, key, "--help lists them"), name)
+
+
+def parse_options(options: Mapping[str, Any], kind: Any, key: str, page: str = "see docs/config.md") -> dict[str, Any]:
+    """The arguments of a class, each parsed by its own type. ``page`` says where all of them are listed.
+
+    Raises:
+        ConfigError: a key or an option does not exist, or a plugin cannot be had
+    """
+    known = list(defaults_of(kind))
+    hints = hints_of(kind, key)
+    for option, value in options.items():
+        path = below(key, option)
+        if option not in known:
+            raise ConfigError(path, "no such key", nearest(str(option), known, page))
+        if option not in hints:
+            raise ConfigError(path, f"{kind.__qualname__} does not say of which type it is")
+        if value is None and hints[option] is not Any and type(None) not in get_args(hints[option]):
+            raise ConfigError(path, "it cannot be null", "leave it out for its default")
+    return {option: parse(value, hints[option], below(key, option)) for option, value in options.items()}
+
+
+def nearest(name: str, known: list[str], page: str) -> str:
+    """What to say of a name that is none of those known: the nearest ones, all where they are few, or the page."""
+    near = get_close_matches(name, known, n=2)
+    if not near and len(known) > plugins.FEW:
+        return page
+    names = ", ".join(near or known)
+    return f"nearest: {names}" if names else ""
 
 
 def hints_of(kind: Any, key: str = "") -> dict[str, Any]:
@@ -64,28 +126,12 @@ def hints_of(kind: Any, key: str = "") -> dict[str, Any]:
         raise ConfigError(key, f"{kind.__qualname__} has an annotation that cannot be resolved: {error}") from error
 
 
-def expand_options(options: dict[str, Any], kind: Any, key: str) -> dict[str, Any]:
-    """The arguments of a class, each expanded by its own type."""
-    known = [p for p in inspect.signature(inspect.unwrap(kind.__init__)).parameters if p != "self"]
-    hints = hints_of(kind, key)
-    for option in options:
-        path = f"{key}.{option}" if key else option
-        if option not in known:
-            near = get_close_matches(str(option), known, n=2) or known
-            raise ConfigError(path, "no such key", f"nearest: {', '.join(near)}" if near else "")
-        if option not in hints:
-            raise ConfigError(path, f"{kind.__qualname__} does not say of which type it is")
-        if options[option] is None and hints[option] is not Any and type(None) not in get_args(hints[option]):
-            raise ConfigError(path, "it cannot be null", "leave it out for its default")
-    return {k: expand(v, hints[k], f"{key}.{k}" if key else k) for k, v in options.items()}
-
-
-def contract(value: Any) -> Any:
-    """``{class_path, init_args}`` -> the dialect, and tuples -> lists."""
-    if isinstance(value, list | tuple):
-        return [contract(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if "class_path" in value:
-        return {"name": plugins.name_of(value["class_path"]), **contract(value.get("init_args") or {})}
-    return {k: contract(v) for k, v in value.items()}
+def defaults_of(kind: Any) -> dict[str, Any]:
+    """The arguments of a class in the order of its signature, with their defaults; ``Parameter.empty`` for none."""
+    factories = {}
+    if dataclasses.is_dataclass(kind):
+        fields = dataclasses.fields(kind)
+        factories = {f.name: f.default_factory for f in fields if f.default_factory is not dataclasses.MISSING}
+    parameters = list(inspect.signature(inspect.unwrap(kind.__init__)).parameters.values())[1:]  # without self
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: factories[p.name]() if p.name in factories else p.default for p in named}

@@ -1,33 +1,45 @@
-"""Plugins found by entry point. Standard library only and lazy: nothing is imported before it is named."""
+"""Plugins found by entry point. Standard library only and lazy: nothing is imported before it is named.
+
+A process reads the entry points once: what is installed later, it sees after ``forget()``.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line
 
-GROUPS = ("dxmi.energies", "dxmi.schedulers", "dxmi.samplers", "dxmi.evaluators")
+GROUPS = ("dxmi.energies", "dxmi.schedulers", "dxmi.samplers", "dxmi.evaluators", "dxmi.teachers")
+FEW = 8
+"""so many names are still read when a wrong one is far from all of them"""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One name of one group and who claims it. ``problem`` says why it cannot be used, or is None."""
+    """One name of one group and who claims it.
+
+    Args:
+        group: such as dxmi.energies
+        name: what configs call it
+        claims: entry points, one for each distribution that has one of that name
+        imported: whether a problem is looked for by importing the plugin; otherwise its file is read
+    """
 
     group: str
     name: str
     claims: tuple[EntryPoint, ...]
-    problem: str | None = None
+    imported: bool = False
 
     @property
     def value(self) -> str:
@@ -39,10 +51,17 @@ class Plugin:
         """Who claims the name."""
         return owners(self.claims)
 
+    @cached_property
+    def problem(self) -> str | None:
+        """Why it cannot be used, or None. Lookups by name do not ask, since that reads a file."""
+        if len(self.claims) > 1:
+            return twice(self.claims)
+        return imported_problem(self) if self.imported else file_problem(self.claims[0])
+
     def load(self) -> Any:
         """Import the class. Raises ConfigError with the reason if that fails or two distributions claim the name."""
         if len(self.claims) > 1:
-            raise ConfigError(self.name, f"{twice(self.claims)}", "uninstall one of them")
+            raise ConfigError(self.name, twice(self.claims), "uninstall one of them")
         try:
             return self.claims[0].load()
         except (Exception, SystemExit) as error:  # a plugin's module may raise anything; the reason is passed on
@@ -50,20 +69,26 @@ class Plugin:
             raise ConfigError(self.name, f"the plugin {self.value} fails to import: {reason}") from error
 
 
+@cache
 def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
-    """The plugins of one group by name. Without ``imported`` problems are looked for in the files alone."""
+    """The plugins of one group by name, from the entry points alone. ``imported`` is as in ``Plugin``."""
     claims: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=group):
+    for point in every_entry_point().select(group=group):
         if point not in claims.setdefault(point.name, []):
             claims[point.name].append(point)
-    found = {}
-    for name, points in sorted(claims.items()):
-        plugin = Plugin(group, name, tuple(points))
-        problem = (
-            twice(points) if len(points) > 1 else imported_problem(plugin) if imported else file_problem(points[0])
-        )
-        found[name] = Plugin(group, name, tuple(points), problem)
-    return found
+    return {name: Plugin(group, name, tuple(points), imported) for name, points in sorted(claims.items())}
+
+
+@cache
+def every_entry_point() -> EntryPoints:
+    """Those of all distributions, from the files of each."""
+    return cast(EntryPoints, entry_points())
+
+
+def forget() -> None:
+    """Look again for what is installed, at the next question."""
+    every_entry_point.cache_clear()
+    installed.cache_clear()
 
 
 def load(group: str, name: str) -> Any:
@@ -72,26 +97,12 @@ def load(group: str, name: str) -> Any:
     Raises:
         ConfigError: no plugin has that name (the nearest are offered), two have it, or it fails to import
     """
-    found = installed(group)
-    if name not in found:
-        near = get_close_matches(name, found, n=3) or sorted(found)
-        kind = group.removeprefix("dxmi.")
-        raise ConfigError(f"no plugin '{name}' among the {kind}; nearest", f"{', '.join(near)} (see 'dxmi plugins')")
-    return found[name].load()
-
-
-def name_of(path: str) -> str:
-    """The name of a plugin in use by its ``class_path``. Raises ConfigError if none is installed from there."""
-    for plugin in (p for group in GROUPS for p in installed(group).values()):
-        imported = plugin.problem is None and plugin.claims[0].module in sys.modules
-        if imported and class_path(plugin.load()) == path:
-            return plugin.name
-    raise ConfigError(path, "it is not installed under any name")
-
-
-def class_path(kind: Any) -> str:
-    """``module.Class`` of where it is defined, which may be another module than its entry point says."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    plugins = installed(group)
+    if name not in plugins:
+        near = get_close_matches(name, plugins, n=3) or (list(plugins) if len(plugins) <= FEW else [])
+        cure = f"nearest: {', '.join(near)} (see 'dxmi plugins')" if near else "'dxmi plugins' lists the names"
+        raise ConfigError("", f"no plugin '{name}' among the {group.removeprefix('dxmi.')}", cure)
+    return plugins[name].load()
 
 
 def twice(points: Sequence[EntryPoint]) -> str:

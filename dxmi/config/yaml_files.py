@@ -11,7 +11,7 @@ import yaml
 from dxmi.api import ConfigError
 
 
-def read(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+def read_yaml(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """A YAML file with ``--key.sub VALUE`` overrides laid over it, in the dialect.
 
     Strings that start with ``./`` or ``../`` become absolute paths: in the file relative to it, in overrides to the

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.items import Batch, Crops, Draws, Images, Items, Vectors
 from dxmi.data.pixels import read_pixels
 from dxmi.data.streams import Stream

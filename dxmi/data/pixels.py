@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 
 
 def read_pixels(value: Any, data: DataConfig) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from dxmi.api import Annotations, ConfigError
 from dxmi.api.errors import first_line, require
 from dxmi.api.noise import generator
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.items import Batch, Images
 from dxmi.data.pixels import centre, random_crop, read_pixels, scaled
 from dxmi.data.tables import about_key, has_column, read_about

@@ -11,7 +11,7 @@ import torch
 
 from dxmi.api import Annotations, ConfigError
 from dxmi.api.errors import first_line, require
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 
 # What somebody may take for data; any other dot is part of a hub id, as in me/data.v1.1
 FILES = set(".parquet .arrow .csv .json .jsonl .txt .npz .npy .pt .zip .gz .tgz .png .jpg .jpeg .webp".split())

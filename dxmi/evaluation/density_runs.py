@@ -7,9 +7,7 @@ from typing import Any
 
 from dxmi.api import ConfigError, Evaluator
 from dxmi.chains.log_weights import LOG_WEIGHTS, drawn_figures, require_log_weights
-from dxmi.config import plugins
-from dxmi.config.checked import build_plugin
-from dxmi.config.run import TrainConfig
+from dxmi.config import TrainConfig, build_plugin, plugins
 from dxmi.evaluation.density_figures import density_floor, halves, stamp, student_row
 from dxmi.runs.folder import Run
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dxmi.api import ConfigError, Evaluator, Labelled
 from dxmi.api.errors import require
-from dxmi.config.checked import build_plugin
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig, build_plugin
 from dxmi.data.items import Items
 from dxmi.data.load import load_data
 from dxmi.data.tables import load_table

@@ -11,7 +11,7 @@ from typing import Any
 from dxmi.api import ConfigError, Evaluator
 from dxmi.api.errors import require
 from dxmi.api.noise import CHUNK
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 from dxmi.evaluation.stored_images import Given, path_of
 
 OWN = {"metrics": "--metrics", "extractor": "--extractor", "samples": "-n", "reference_statistics": "--reference"}

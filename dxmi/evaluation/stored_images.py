@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
-from dxmi.config.checked import Checked
-from dxmi.config.data import DataConfig
+from dxmi.config import Checked, DataConfig
 from dxmi.data.items import Images
 from dxmi.data.load import load_data
 from dxmi.data.tables import load_table

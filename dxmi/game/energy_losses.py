@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from dxmi.config.game import GameConfig
+from dxmi.config import GameConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

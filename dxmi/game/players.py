@@ -17,9 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
 from dxmi.api.errors import first_line
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig
-from dxmi.config.replay import ReplayConfig
+from dxmi.config import GameConfig, LearningConfig, ReplayConfig
 from dxmi.game.replay_buffer import ReplayBuffer
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dxmi.api import Cost, Energy
 from dxmi.chains.rollout import walk
-from dxmi.config.replay import ReplayConfig
+from dxmi.config import ReplayConfig
 
 
 class ReplayBuffer:

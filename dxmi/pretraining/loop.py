@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api.errors import require
-from dxmi.config.checked import Checked
-from dxmi.config.given import Given, check_given, default_out
+from dxmi.config import Checked, PretrainConfig, check_given
+from dxmi.config.given import Given, default_out
 from dxmi.config.machine import check_processes
-from dxmi.config.pretrain import PretrainConfig
 from dxmi.data.load import Source, draw_batch, load_data
 from dxmi.pretraining.model import Model
 from dxmi.pretraining.noise_levels import ddpm_model, multi_noise_model

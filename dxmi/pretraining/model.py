@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
-from dxmi.config.pretrain import PretrainConfig
+from dxmi.config import PretrainConfig
 from dxmi.data.items import Batch
 from dxmi.data.load import Source
 from dxmi.pretraining import score_losses

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
-from dxmi.config import plugins
-from dxmi.config.pretrain import PretrainConfig
+from dxmi.config import PretrainConfig, plugins
 from dxmi.data.items import Batch, Images
 from dxmi.data.load import Source
 from dxmi.data.streams import Stream

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dxmi.api import ConfigError, Energy
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 
 NONE = "is no energy folder with config.json and model.safetensors"
 

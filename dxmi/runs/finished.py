@@ -14,8 +14,7 @@ from torch.nn import Module
 from dxmi.api import ConfigError, Cost, GaussianSampler, ValueGuided
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig
 from dxmi.runs.energy import load_energy_folder
 
 NO_SAMPLES = "with game.start: data values are learned near the data alone, and no samples can be drawn"

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 
 from dxmi.api import ConfigError, Draw, Energy
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig
 from dxmi.config.run_file import NAME, read_run_file
 from dxmi.pipelines.draw import PipelineDraw
 from dxmi.pipelines.load import load_pipeline, what_else

@@ -9,7 +9,7 @@ import torch
 
 from dxmi.api import ConfigError, GaussianSampler
 from dxmi.api.errors import require
-from dxmi.config.run import TrainConfig
+from dxmi.config import TrainConfig
 from dxmi.runs.finished import NO_SAMPLES, can_be_drawn
 
 

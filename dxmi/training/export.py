@@ -16,7 +16,7 @@ from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
 from dxmi.api.files import whole_folder
 from dxmi.chains.draw import SamplerDraw, noise_rule
-from dxmi.config.run import TrainConfig
+from dxmi.config import TrainConfig
 from dxmi.data.items import Items
 from dxmi.data.load import load_data
 from dxmi.data.streams import Stream

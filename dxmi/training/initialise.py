@@ -8,7 +8,7 @@ import torch
 
 from dxmi.api import ConfigError, Cost, GaussianSampler
 from dxmi.api.errors import first_line, require
-from dxmi.config.run import TrainConfig
+from dxmi.config import TrainConfig
 from dxmi.config.yaml_files import differences
 from dxmi.data.load import Source, check_labels
 from dxmi.data.tables import about_key

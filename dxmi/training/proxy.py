@@ -11,9 +11,7 @@ from accelerate.utils import broadcast_object_list
 from dxmi.api import Evaluator
 from dxmi.api.errors import require
 from dxmi.api.files import whole_folder
-from dxmi.config import plugins
-from dxmi.config.checked import build_plugin
-from dxmi.config.run import ProxyConfig
+from dxmi.config import ProxyConfig, build_plugin, plugins
 from dxmi.data.items import Items
 from dxmi.data.streams import Stream
 from dxmi.evaluation.kept_samples import KeptSamples

@@ -13,9 +13,8 @@ from torch import Tensor
 from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
-from dxmi.config.checked import Checked
+from dxmi.config import Checked, TrainConfig
 from dxmi.config.machine import check_memory, check_processes
-from dxmi.config.run import TrainConfig
 from dxmi.data.items import Draws, Items
 from dxmi.data.latent_cache import Encoded, cached
 from dxmi.data.load import Source, draw_batch, load_data

@@ -12,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from dxmi.chains.density import run_chains
-from dxmi.config.checked import Checked
-from dxmi.config.given import Given, check_given, default_out
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig, check_given
+from dxmi.config.given import Given, default_out
 from dxmi.config.run_file import write_run_file
 from dxmi.data.items import Items
 from dxmi.data.streams import Stream

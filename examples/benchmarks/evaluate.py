@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from dxmi_plugins.evaluators.extractors.classifier import Classifier
 
 from dxmi.api import Evaluator, randn
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 from dxmi.data.items import Images
 from dxmi.evaluation.kept_samples import KeptSamples
 from dxmi.evaluation.measure import measure

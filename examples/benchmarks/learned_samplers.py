@@ -21,8 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from dxmi.api import Energy
-from dxmi.config.checked import build_plugin
-from dxmi.config.yaml_files import read
+from dxmi.config import build_plugin, read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXACT = ["gmm9", "gmm25", "funnel", "many_well"]
@@ -54,7 +53,7 @@ def places(target: str, config: Path, samples: torch.Tensor) -> dict:
     if target == "many_well":
         right = (samples[:, ::2] > 0).float().mean(0)
         return {"right_least": right.min().item(), "right_most": right.max().item()}
-    means = getattr(build_plugin(Energy, read(config)["energy"]), "modes", None)
+    means = getattr(build_plugin(Energy, read_yaml(config)["energy"]), "modes", None)
     if means is None:
         return {}
     nearest = torch.cdist(samples, means).argmin(1)

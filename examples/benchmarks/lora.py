@@ -27,7 +27,7 @@ from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 
-from dxmi.config.game import GameConfig
+from dxmi.config import GameConfig
 from dxmi.game.algorithm import DxMI
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))

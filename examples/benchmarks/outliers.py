@@ -24,11 +24,8 @@ from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 from torch import Generator, Tensor
 
 from dxmi.api import Labelled
-from dxmi.config.checked import Checked
-from dxmi.config.data import DataConfig
-from dxmi.config.pretrain import PretrainConfig
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import put, read
+from dxmi.config import Checked, DataConfig, PretrainConfig, TrainConfig, read_yaml
+from dxmi.config.yaml_files import put
 from dxmi.data.load import load_images
 from dxmi.data.tables import load_table
 from dxmi.evaluation.measure import measure
@@ -62,7 +59,7 @@ def corrupted(images: Tensor, seed: int) -> dict[str, Tensor]:
 
 def teacher(data: Path, folder: Path, steps: int, seed: int) -> Path:
     """A diffusion model of the training images."""
-    config = read(CONFIGS / "digits_teacher.yaml") | {"seed": seed, "steps": steps}
+    config = read_yaml(CONFIGS / "digits_teacher.yaml") | {"seed": seed, "steps": steps}
     config["ema"] = 0.995  # that of the config remembers the first steps of so short a training
     put(config, ["data", "path"], str(data))
     return pretrain(Checked(PretrainConfig, config), folder)
@@ -70,7 +67,7 @@ def teacher(data: Path, folder: Path, steps: int, seed: int) -> Path:
 
 def energy(name: str, changes: dict[str, str], folder: Path, rounds: int | None, seed: int) -> Score:
     """The energy of a run of a config, with what ``changes`` puts at its dotted keys."""
-    config = read(CONFIGS / name) | {"seed": seed, "tracker": None, "evaluators": []}
+    config = read_yaml(CONFIGS / name) | {"seed": seed, "tracker": None, "evaluators": []}
     for key, value in changes.items():
         put(config, key.split("."), value)
     train(Checked(TrainConfig, config if rounds is None else config | {"steps": rounds}), folder)
@@ -144,7 +141,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
-    source, results = DataConfig(**read(CONFIGS / "digits.yaml")["data"]), []
+    source, results = DataConfig(**read_yaml(CONFIGS / "digits.yaml")["data"]), []
     facts = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "threads": 1}
     facts |= {"dxmi": version("dxmi"), "torch": torch.__version__, "anomaly": Anomaly().stamp(), "seed": given.seed}
     facts |= {"rounds": given.rounds or "the configs'", "teacher_steps": given.teacher_steps}

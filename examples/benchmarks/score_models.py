@@ -22,10 +22,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from dxmi.api import Evaluator
-from dxmi.config.checked import Checked, build_plugin
-from dxmi.config.data import DataConfig
-from dxmi.config.pretrain import PretrainConfig
-from dxmi.config.yaml_files import read
+from dxmi.config import Checked, DataConfig, PretrainConfig, build_plugin, read_yaml
 from dxmi.data.load import load_images
 from dxmi.evaluation.measure import Contender, data_floor, measure_contenders, stamp
 from dxmi.evaluation.tables import table
@@ -37,7 +34,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def train(overrides: list[str], folder: Path) -> tuple[Path, float]:
     """The score model and how many CPU-seconds it took."""
     start = time.process_time()
-    config = Checked(PretrainConfig, read(CONFIGS / "digits_scores.yaml", overrides))
+    config = Checked(PretrainConfig, read_yaml(CONFIGS / "digits_scores.yaml", overrides))
     return pretrain(config, folder / "scores"), time.process_time() - start
 
 
@@ -73,7 +70,7 @@ def main() -> None:
     given, overrides = parser.parse_known_args()
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
-    digits = read(CONFIGS / "digits.yaml")
+    digits = read_yaml(CONFIGS / "digits.yaml")
     asked = {} if given.samples is None else {"samples": given.samples}
     evaluators = [build_plugin(Evaluator, e | {"metrics": ["fid"]} | asked) for e in digits["evaluators"]]
     images = load_images(DataConfig(**digits["data"]))

@@ -18,10 +18,8 @@ import torch
 from accelerate.utils import set_seed
 
 from dxmi.chains.draw import SamplerDraw
-from dxmi.config.checked import Checked
-from dxmi.config.learning import RatesConfig
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import put, read
+from dxmi.config import Checked, RatesConfig, TrainConfig, read_yaml
+from dxmi.config.yaml_files import put
 from dxmi.evaluation.measure import Contender, measure_contenders, stamp
 from dxmi.training.session import Session
 
@@ -32,7 +30,7 @@ PAPER_GAME = {"tau1": 0.1, "tau2": 0.01, "gamma": 1.0, "avr": 0.99, "time_cost":
 
 def settings(scale: int | None, seed: int) -> Checked[TrainConfig]:
     """The defaults of dxmi, or the paper's settings with their learning rates times ``scale``."""
-    config = read(CONFIG) | {"seed": seed, "tracker": None}
+    config = read_yaml(CONFIG) | {"seed": seed, "tracker": None}
     put(config, ["evaluators", "0", "metrics"], ["fid"])
     if scale is not None:
         paper = {key: rate * scale for key, rate in vars(PAPER).items() if rate is not None}

@@ -42,10 +42,8 @@ from dxmi.api import Cost, Energy, Evaluator, Sampler
 from dxmi.chains.density import known_cost
 from dxmi.chains.importance import weigh
 from dxmi.chains.rollout import walk
-from dxmi.config.checked import Checked, build_plugin
+from dxmi.config import Checked, TrainConfig, build_plugin, read_yaml
 from dxmi.config.plugins import load
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
 from dxmi.evaluation.density_figures import Halves, halves
 from dxmi.runs import Run
 from dxmi.training.session import Session
@@ -109,7 +107,7 @@ def counting() -> Iterator[Counter[str]]:
 
 def training_cost(folder: Path) -> dict[str, int]:
     """What the training of a run asked of the energy: so many rounds counted, times all."""
-    checked = Checked(TrainConfig, read(folder / "run.yaml") | {"tracker": None})
+    checked = Checked(TrainConfig, read_yaml(folder / "run.yaml") | {"tracker": None})
     with tempfile.TemporaryDirectory() as products, counting() as filling:
         session = Session(checked, Path(products))
         run = session.run
@@ -253,7 +251,7 @@ def compared(folder: Path, n: int, factors: list[int]) -> dict[str, Any]:
             show(rows[-1])
     facts = {package: version(package) for package in ("dxmi", "torch", "scipy")}
     facts |= {"machine": platform.machine(), "python": platform.python_version()}
-    told = {"samples": n, "seeds": SEEDS, "run": read(folder / "run.yaml"), "training": trained, "tries": TRIES}
+    told = {"samples": n, "seeds": SEEDS, "run": read_yaml(folder / "run.yaml"), "training": trained, "tries": TRIES}
     return {**facts, **told, "grids": GRIDS, "rows": rows}
 
 

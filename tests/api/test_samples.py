@@ -16,7 +16,7 @@ from torch import Generator
 from dxmi.api import ConfigError, Transition, as_samples, randn
 from dxmi.api.noise import CHUNK, generators
 from dxmi.chains.draw import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.load import load_data
 from dxmi.evaluation.kept_samples import KeptSamples, ahead
 from dxmi.evaluation.shared_samples import StoredSamples

@@ -4,14 +4,15 @@ import importlib
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import torch
+from conftest import ROOT
 
 from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
-from dxmi.config import plugins
-from dxmi.config.checked import build_plugin
+from dxmi.config import Checked, TrainConfig, build_plugin, plugins, read_yaml
 
 BOWL = """
 from dxmi.api import Energy
@@ -46,8 +47,10 @@ def distribution(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         importlib.invalidate_caches()
+        plugins.forget()
 
     yield make
+    plugins.forget()
     for name in {name for name in set(sys.modules) - before if lies_in(tmp_path, sys.modules[name])}:
         del sys.modules[name]
 
@@ -65,6 +68,26 @@ def test_a_plugin_is_found_by_name_loaded_and_built(distribution):
     assert plugins.load(ENERGIES, "bowl").__qualname__ == "Bowl"
     energy = build_plugin(Energy, {"name": "bowl", "scale": 2})
     assert energy(torch.ones(3, 2)).tolist() == [4, 4, 4]
+
+
+def test_a_check_of_a_config_reads_no_plugin_source(monkeypatch):
+    asked = []
+    monkeypatch.setattr(plugins, "file_problem", lambda point: asked.append(point.name))
+    plugins.forget()
+    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits.yaml"))
+    assert asked == []
+    assert all(plugin.problem is None for plugin in plugins.installed(ENERGIES).values())
+    assert {"conv", "mlp"} <= set(asked)
+    plugins.forget()
+
+
+def test_the_entry_points_are_read_once(monkeypatch):
+    times = []
+    monkeypatch.setattr(plugins, "entry_points", lambda: times.append(1) or metadata.entry_points())
+    plugins.forget()
+    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits.yaml"))
+    plugins.load(ENERGIES, "mlp")
+    assert len(times) == 1
 
 
 def test_a_group_is_a_namespace(distribution):
@@ -162,9 +185,9 @@ def test_a_name_claimed_twice_names_both_and_hurts_only_those_who_name_it(name, 
 
 def test_one_distribution_seen_twice_claims_once(distribution, tmp_path, monkeypatch):
     """As an editable install is, from its repository: an egg-info there and a dist-info among the packages."""
+    monkeypatch.syspath_prepend(tmp_path / "again")
     for folder in (tmp_path, tmp_path / "again"):
         distribution("dxmi-bowl", {ENERGIES: {"bowl": "bowls:Bowl"}}, folder=folder, bowls=BOWL)
-    monkeypatch.syspath_prepend(tmp_path / "again")
     assert plugins.installed(ENERGIES)["bowl"].problem is None
 
 
@@ -172,8 +195,10 @@ def test_an_unknown_name_offers_the_nearest(distribution, capsys):
     distribution("dxmi-bowl", {ENERGIES: {"bowl": "bowls:Bowl"}}, bowls=BOWL)
     with pytest.raises(ConfigError, match="no plugin 'bowls' among the energies; nearest: bowl .see 'dxmi plugins'"):
         plugins.load(ENERGIES, "bowls")
-    with pytest.raises(ConfigError, match="no plugin 'qqqq' among the energies; nearest: .*bowl.*mlp"):
-        plugins.load(ENERGIES, "qqqq")
+    with pytest.raises(ConfigError, match="no plugin 'qqqq' among the energies; 'dxmi plugins' lists the names$"):
+        plugins.load(ENERGIES, "qqqq")  # there are too many to show
+    with pytest.raises(ConfigError, match="no plugin 'qqqq' among the evaluators; nearest: .*densities.*fidelity"):
+        plugins.load("dxmi.evaluators", "qqqq")
 
 
 def test_a_command_names_the_key_whose_plugin_fails(distribution, tmp_path, capsys):
@@ -216,11 +241,14 @@ def test_a_class_may_be_installed_from_where_it_is_not_defined(distribution):
     assert build_plugin(Energy, {"name": "bowl", "scale": 2}).scale == 2
 
 
-@pytest.mark.parametrize("annotation", ["", ": 'Unknown'"])
-def test_an_option_whose_type_is_not_told_is_refused(annotation, distribution):
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [("", "scale: Bowl does not say of which type it is"), (": 'Unknown'", "an annotation that cannot be resolved")],
+)
+def test_an_option_whose_type_is_not_told_is_refused(annotation, says, distribution):
     text = BOWL.replace("scale: float", f"scale{annotation}")
     distribution("dxmi-bowl", {ENERGIES: {"bowl": "bowls:Bowl"}}, bowls=text)
-    with pytest.raises(ConfigError, match="plugin"):
+    with pytest.raises(ConfigError, match=says):
         build_plugin(Energy, {"name": "bowl", "scale": 2})
 
 

@@ -10,9 +10,7 @@ from conftest import DIGITS, EXTRACTOR, save_teacher
 from torch import Generator, nn
 
 from dxmi.api import DensitySamples, Energy, Evaluator, GaussianSampler, Labelled, Sampler, Scheduler, Transition, randn
-from dxmi.config import plugins
-from dxmi.config.checked import build_plugin
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig, build_plugin, plugins
 from dxmi.data.items import Images
 from dxmi.data.load import load_images
 from dxmi.testing import check_energy, check_evaluator, check_sampler, check_scheduler

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dxmi.api import ConfigError
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.items import Images, Items
 from dxmi.data.load import draw_batch, load_images
 

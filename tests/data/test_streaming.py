@@ -14,7 +14,7 @@ from test_data import flat, indices, png
 
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.load import draw_batch, load_data
 from dxmi.data.streams import Stream
 

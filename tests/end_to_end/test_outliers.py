@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import DIGITS, load_benchmark
 
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.load import load_images
 
 

@@ -14,7 +14,7 @@ from torch import Generator
 from torch.distributions import MultivariateNormal
 
 from dxmi.api import ConfigError, Energy, Product
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 
 A = ([1.0, -1.0], [[2.0, 0.5], [0.5, 1.0]])
 B = ([0.0, 2.0], [[1.0, -0.3], [-0.3, 0.5]])

@@ -12,7 +12,7 @@ from torch import Generator, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from dxmi.api import ConfigError, Energy
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 
 FULL = {
     "weights": [1.0, 3.0],

@@ -15,11 +15,10 @@ from dxmi.api.reference import reference_samples
 from dxmi.chains.density_pictures import save_values
 from dxmi.chains.log_weights import log_weight_figures
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked, build_plugin
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig, build_plugin
 from dxmi.evaluation.density_figures import density_floor, halves
-from dxmi.runs.energy import save_energy
 from dxmi.runs import Run
+from dxmi.runs.energy import save_energy
 from dxmi.training.finish_density import save_training
 
 GMM9 = {"name": "gaussian_mixture", "preset": "gmm9"}

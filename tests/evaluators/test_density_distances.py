@@ -21,7 +21,7 @@ from dxmi_plugins.evaluators.densities.evaluator import Densities
 from torch import Generator
 
 from dxmi.api import ConfigError, DensitySamples, Energy
-from dxmi.config.checked import build_plugin
+from dxmi.config import build_plugin
 
 
 def normal(*shape, seed=0):

@@ -25,7 +25,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from dxmi.api import ConfigError
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.items import Images
 from dxmi.data.load import load_images
 

@@ -10,8 +10,7 @@ from torch import nn
 
 from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Transition
 from dxmi.chains.rollout import rollout
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import ClipConfig, LearningConfig, RatesConfig
+from dxmi.config import ClipConfig, GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.game.players import frozen
 

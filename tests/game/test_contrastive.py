@@ -15,8 +15,7 @@ from torch import nn
 
 from dxmi.api import ConfigError, Cost, Energy, Sampler
 from dxmi.chains.rollout import rollout
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.game.energy_losses import gcd
 

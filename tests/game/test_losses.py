@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from test_algorithm import OneStep, Quadratic
 
 from dxmi.api import ConfigError
-from dxmi.config.game import GameConfig
+from dxmi.config import GameConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.game.energy_losses import energy_loss, gcd, hinge, n2ce, nce, squared, squared_gradients
 

@@ -22,9 +22,7 @@ from test_vgs import Pushed
 from dxmi.api import ConfigError, Cost
 from dxmi.chains.rollout import rollout
 from dxmi.cli.main import main
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
-from dxmi.config.replay import ReplayConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig, ReplayConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.game.objectives import lambda_returns, mixing_share
 from dxmi.game.replay_buffer import ReplayBuffer
@@ -268,10 +266,10 @@ def test_two_processes_learn_the_same(config, tmp_path):
         "from dxmi.training import checkpoint\n"
         "from dxmi.config.checked import Checked\n"
         "from dxmi.config.run import TrainConfig\n"
-        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.config.yaml_files import read_yaml\n"
         "from dxmi.training.session import Session\n"
         "from dxmi.training.train import play, start\n"
-        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session = Session(Checked(TrainConfig, read_yaml(sys.argv[1])), Path(sys.argv[2]))\n"
         "start(session, None, False); play(session, None)\n"
         "state = [p.detach() for player in (session.run.value, session.run.sampler) for p in player.parameters()]\n"
         "kept, session.game.buffer.states = session.game.buffer.states, None\n"

@@ -12,8 +12,7 @@ from torch import nn
 
 from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.config.machine import check_memory, free_memory
 from dxmi.game.algorithm import DxMI
 

@@ -13,8 +13,7 @@ from dxmi_plugins.teachers import describe
 from tiny import KINDS, tiny
 
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig
 
 CLASSES = {"classes": "10 classes", "dit": "10 classes"} | dict.fromkeys(("sd", "sdxl", "sd3"), "text")
 PIXELS = ("ddpm", "ddpm_variance", "edm", "annealed", "classes")

@@ -20,10 +20,7 @@ from torch import Generator
 from dxmi.api import ConfigError
 from dxmi.chains.draw import SamplerDraw
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, GameConfig, LearningConfig, RatesConfig, TrainConfig
 from dxmi.game.algorithm import build_game
 from dxmi.training.train import train
 

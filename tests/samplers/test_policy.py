@@ -11,8 +11,7 @@ from dxmi_plugins.samplers.policy import GaussianPolicy
 from dxmi.api import ConfigError, Cost
 from dxmi.chains.rollout import rollout
 from dxmi.cli.main import main
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig
+from dxmi.config import GameConfig, LearningConfig
 from dxmi.game.algorithm import DxMI
 
 

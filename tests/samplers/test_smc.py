@@ -12,9 +12,7 @@ from torch import Generator
 from dxmi.api import ConfigError, Cost, Energy
 from dxmi.chains.density import run_chains
 from dxmi.chains.rollout import rollout
-from dxmi.config.chains import ChainsConfig
-from dxmi.config.checked import Checked
-from dxmi.config.yaml_files import read
+from dxmi.config import ChainsConfig, Checked, read_yaml
 
 
 class Normal(Energy):
@@ -71,7 +69,7 @@ def test_temperature(leapfrog):
 
 def configured(name, **changes):
     """The run of a config file, with some keys changed."""
-    run = Checked(ChainsConfig, read(ROOT / "configs" / name, [f"--{k}={v}" for k, v in changes.items()])).build()
+    run = Checked(ChainsConfig, read_yaml(ROOT / "configs" / name, [f"--{k}={v}" for k, v in changes.items()])).build()
     return run_chains(run.energy, run.sampler, run.chains, seed=run.seed), run
 
 

@@ -13,8 +13,7 @@ from torch import Generator
 from dxmi.api import ConfigError, Cost, Energy
 from dxmi.chains.importance import weigh
 from dxmi.chains.rollout import rollout, walk
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import DxMI
 
 

@@ -16,8 +16,7 @@ from torch import Generator
 
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import DxMI
 
 TEXT = ["sd", "sdxl", "sd3"]

@@ -15,8 +15,7 @@ from torch import Generator
 from dxmi.api import ConfigError, Cost, Energy
 from dxmi.chains.importance import estimates, path_log_weights, telling, weigh, weigh_exact
 from dxmi.chains.rollout import walk
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
+from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import DxMI
 
 

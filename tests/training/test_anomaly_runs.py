@@ -13,7 +13,7 @@ from dxmi_plugins.evaluators.anomaly.auroc import auroc
 from torch.nn.functional import normalize
 
 from dxmi.cli.main import main
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.load import load_vectors
 from dxmi.runs import load_energy
 

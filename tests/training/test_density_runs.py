@@ -9,9 +9,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import read
+from dxmi.config import Checked, TrainConfig, read_yaml
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def test_a_run_leaves_a_sampler_that_draws_again(small, tmp_path, capsys):
 @pytest.mark.parametrize("target", ["gmm9", "gmm25", "funnel", "many_well", "dw4", "lj13"])
 def test_every_config_builds(target):
     """All keys of the configs exist, and players and chains fit each other."""
-    run = Checked(TrainConfig, read(ROOT / "configs" / f"{target}_vgs.yaml")).build()
+    run = Checked(TrainConfig, read_yaml(ROOT / "configs" / f"{target}_vgs.yaml")).build()
     value, steps = run.value, run.sampler.steps
     x = run.sampler.initial((2, *run.energy.event_shape))
     assert value(x, torch.full((2,), steps - 1)).shape == (2,)

@@ -19,10 +19,7 @@ from tiny import KINDS, tiny
 from dxmi.api import ConfigError
 from dxmi.chains.rollout import walk
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.game import GameConfig
-from dxmi.config.learning import LearningConfig, RatesConfig
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, GameConfig, LearningConfig, RatesConfig, TrainConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.pipelines.calls import call_of_folder
 from dxmi.runs.model_card import model_card

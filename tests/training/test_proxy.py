@@ -10,8 +10,7 @@ from conftest import DIGITS, EXTRACTOR, ROOT, interrupted
 from safetensors.torch import load_file
 
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig
 from dxmi.training import train
 from dxmi.training.proxy import ProxyWatch, first_metric, save_best
 from dxmi.training.session import Session

@@ -20,8 +20,7 @@ from torch import Generator
 
 from dxmi.chains.draw import SamplerDraw
 from dxmi.cli.main import main
-from dxmi.config.checked import Checked
-from dxmi.config.run import TrainConfig
+from dxmi.config import Checked, TrainConfig
 from dxmi.game.algorithm import DxMI
 from dxmi.runs import load_energy
 from dxmi.training.finish import finish
@@ -117,12 +116,12 @@ def test_exported_pipeline_keeps_its_promise_after_mixed_precision(config, tmp_p
         "from diffusers import DiffusionPipeline\n"
         "from dxmi.config.checked import Checked\n"
         "from dxmi.config.run import TrainConfig\n"
-        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.config.yaml_files import read_yaml\n"
         "from dxmi.chains.draw import SamplerDraw\n"
         "from dxmi.training.finish import finish\n"
         "from dxmi.training.session import Session\n"
         "from dxmi.training.train import play, start\n"
-        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session = Session(Checked(TrainConfig, read_yaml(sys.argv[1])), Path(sys.argv[2]))\n"
         "start(session, None, False); play(session, None); finish(session, None)\n"
         "assert session.accelerator.mixed_precision == 'bf16'\n"
         "own = SamplerDraw(session.average(), (1, 8, 8))(5, 2, torch.Generator().manual_seed(3))\n"
@@ -193,11 +192,11 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
         "from pathlib import Path\n"
         "from dxmi.config.checked import Checked\n"
         "from dxmi.config.run import TrainConfig\n"
-        "from dxmi.config.yaml_files import read\n"
+        "from dxmi.config.yaml_files import read_yaml\n"
         "from dxmi.training.finish import finish\n"
         "from dxmi.training.session import Session\n"
         "from dxmi.training.train import play, start\n"
-        "session = Session(Checked(TrainConfig, read(sys.argv[1])), Path(sys.argv[2]))\n"
+        "session = Session(Checked(TrainConfig, read_yaml(sys.argv[1])), Path(sys.argv[2]))\n"
         "start(session, None, False); play(session, None); finish(session, None)\n"
         "players = [session.run.energy, session.run.sampler, session.average()]\n"
         "state = [p.detach() for player in players for p in player.parameters()] + [session.game.s2]\n"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
-from dxmi.config.data import DataConfig
+from dxmi.config import DataConfig
 from dxmi.data.items import Draws, Vectors
 from dxmi.data.load import load_data
 from dxmi.runs import load_energy

@@ -1,0 +1,15 @@
+from .chains import ChainsConfig as ChainsConfig
+from .checked import Checked as Checked
+from .checked import build_plugin as build_plugin
+from .data import DataConfig as DataConfig
+from .game import GameConfig as GameConfig
+from .given import check_given as check_given
+from .learning import ClipConfig as ClipConfig
+from .learning import LearningConfig as LearningConfig
+from .learning import RatesConfig as RatesConfig
+from .pretrain import PretrainConfig as PretrainConfig
+from .replay import ReplayConfig as ReplayConfig
+from .run import EveryConfig as EveryConfig
+from .run import ProxyConfig as ProxyConfig
+from .run import TrainConfig as TrainConfig
+from .yaml_files import read_yaml as read_yaml
