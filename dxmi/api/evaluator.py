@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,11 +14,7 @@ from dxmi.api.noise import CHUNK
 
 
 class Evaluator(Protocol):
-    """Compares samples with a reference.
-
-    Optional attributes of the class: ``HIGHER``, how the names of those figures begin that are better when higher, and
-    ``METRICS``, what its option ``metrics`` takes, of which a run's proxy is the first.
-    """
+    """Compares samples with a reference. One that ``OffersMetrics`` or ``RanksHigher`` tells more of its figures."""
 
     def __call__(self, draw: Callable[[int], Tensor], reference: Dataset[Tensor]) -> dict[str, float]:
         """``draw(n) -> (n,*S)``; the reference yields one event (*S) an item and knows its ``len``.
@@ -31,12 +27,48 @@ class Evaluator(Protocol):
         """What made the numbers: implementation, version, extractor, hashes. JSON types only."""
 
 
+@runtime_checkable
+class OffersMetrics(Protocol):
+    """An evaluator with an option ``metrics``."""
+
+    METRICS: tuple[str, ...]
+    """what it takes; a run's proxy is the first"""
+
+
+@runtime_checkable
+class RanksHigher(Protocol):
+    """An evaluator some of whose figures are better when they are higher."""
+
+    HIGHER: tuple[str, ...]
+    """how the names of these begin"""
+
+
+@runtime_checkable
+class SeededDraw(Protocol):
+    """A ``Draw`` that says what it takes its noise from; others take one generator."""
+
+    per_sample: bool
+    """whether it takes a list of n generators as well, one for each sample"""
+
+
+@runtime_checkable
+class LabelledDraw(Protocol):
+    """A ``Draw`` that says what it draws at."""
+
+    def labels(self, n: int, generator: Any) -> Tensor | None:
+        """The labels (n,) that it draws at from this noise; None where it takes none."""
+
+
+@runtime_checkable
 class Samples(Protocol):
     """N events to be measured, the same ones each time: ``samples(n)`` has all of them on every process.
 
     Batches keep memory flat: each process goes through its own rows, and sums or features are put together at the end.
     A stored set may have fewer than n; then these are all.
     """
+
+    drawn: int
+    """how many were asked for at most, and were there"""
 
     def __call__(self, n: int) -> Tensor:
         """All events (n,*S), on the CPU of every process."""
@@ -68,9 +100,9 @@ class HeldSamples:
 
     def __call__(self, n: int) -> Tensor:
         """All events (n,*S)."""
-        found = self.draw(n)
-        self.drawn = max(self.drawn, len(found))
-        return found
+        events = self.draw(n)
+        self.drawn = max(self.drawn, len(events))
+        return events
 
     def rows(self, n: int) -> Tensor:
         """All that there are."""
@@ -99,4 +131,4 @@ class HeldSamples:
 
 def as_samples(draw: Callable[[int], Tensor]) -> Samples:
     """``draw`` if it is such samples, else a callable ``draw(n) -> (n,*S)`` made into them."""
-    return cast(Samples, draw) if hasattr(draw, "batches") else HeldSamples(draw)
+    return draw if isinstance(draw, Samples) else HeldSamples(draw)

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from dxmi.api import CostToGo, Draw, Noise, Sampler
+from dxmi.api.evaluator import SeededDraw
 from dxmi.api.noise import CHUNK, generators
 from dxmi.chains.rollout import walk
 
@@ -72,16 +73,16 @@ def noise_of_chunk(draw: Draw, seed: int, i: int, n: int) -> Noise:
 
 def first_samples(draws: Sequence[Draw], n: int, steps: int, seed: int, size: int) -> list[Tensor]:
     """N samples (n,*S) of each, for pictures: all from the same noise, as evaluators have it where each can."""
-    own, found = all(map(per_sample, draws)), []
+    own, samples = all(map(per_sample, draws)), []
     for draw in draws:
         noise = generators(seed, range(n)) if own else Generator().manual_seed(seed)
-        found.append(torch.cat([*in_batches(draw, n, steps, noise, size)]))
-    return found
+        samples.append(torch.cat([*in_batches(draw, n, steps, noise, size)]))
+    return samples
 
 
 def per_sample(draw: Draw) -> bool:
     """Whether it takes a list of generators, one for each sample."""
-    return bool(getattr(draw, "per_sample", False))
+    return isinstance(draw, SeededDraw) and draw.per_sample
 
 
 def noise_rule(draw: Draw) -> str:

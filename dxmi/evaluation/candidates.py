@@ -1,8 +1,8 @@
-"""What ``dxmi evaluate`` can measure: pipelines under solvers, finished runs, folders of images and datasets."""
+"""What can be measured: pipelines under solvers, finished runs, stored images, and samplers while a run learns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,17 @@ from dxmi.api.errors import require
 from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
 from dxmi.api.noise import CHUNK
 from dxmi.chains.draw import noise_rule
+from dxmi.data.items import Images
 from dxmi.evaluation.kept_samples import KeptSamples
+from dxmi.evaluation.options import EvaluateOptions
 from dxmi.evaluation.shared_samples import SharedSamples, StoredSamples
-from dxmi.evaluation.stored_images import images, path_of
+from dxmi.evaluation.stored_images import Given, images, path_of
 from dxmi.pipelines.draw import PipelineDraw
 from dxmi.pipelines.load import load_pipeline
 from dxmi.runs.folder import Run
+
+USUAL = 64
+"""images drawn at once"""
 
 
 class Candidate(NamedTuple):
@@ -30,125 +35,133 @@ class Candidate(NamedTuple):
     nfe: float | None
     """calls of the network for one sample"""
     shape: tuple[int, ...]
-    """(C,H,W)"""
+    """S of a sample; of images (C,H,W)"""
     made: dict[str, Any]
-    """what its images depend on, beside seeds: JSON types"""
+    """what its samples depend on, beside seeds: JSON types"""
     samples: Callable[[int | None], SharedSamples]
     """by seed"""
     noise: str | None = None
     """what the seeds of its samples are; None where it is stored, and there is no seed"""
 
-
-class DrawOptions(NamedTuple):
-    """How samples are to be made, or stored ones read; empty where nothing was said."""
-
-    schedulers: Sequence[str] = ()
-    steps: Sequence[int] = ()
-    prompts: Sequence[str] = ()
-    seeds: Sequence[int] = ()
-    batch_size: int | None = None
-    column: str = "image"
-    label: str | None = None
-    out: Path | None = None
-
-    def refuse(self, why: str, *keys: str) -> None:
-        """Raise ConfigError if one of these was given."""
-        for key in keys:
-            flag = {"schedulers": "scheduler", "prompts": "prompt"}.get(key, key).replace("_", "-")
-            require(not getattr(self, key), f"--{flag}", why, "leave it out")
+    def row(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """The row of a report with these figures, ``{samples, metrics}`` and maybe more."""
+        return {"name": self.name, "steps": self.steps, "nfe": self.nfe, **figures}
 
 
-def candidates(source: Any, asked: DrawOptions, accelerator: Accelerator) -> list[Candidate]:
+def draw_candidate(
+    draw: Draw,
+    name: str,
+    steps: int,
+    nfe: float,
+    accelerator: Accelerator,
+    *,
+    shape: tuple[int, ...] = (),
+    made: dict[str, Any] | None = None,
+    batch_size: int = CHUNK,
+    folder: Path | None = None,
+) -> Candidate:
+    """A row whose samples are drawn.
+
+    Args:
+        draw: what draws them
+        name: of the row
+        steps: what it is asked for
+        nfe: calls of the network for one sample
+        accelerator: the processes that share the work
+        shape: S of a sample, where somebody compares it with a reference's
+        made: what the samples depend on, beside seeds: JSON types
+        batch_size: drawn at once
+        folder: keeps them in ``NAME-STEPS/seed-SEED``; None keeps none
+    """
+    depends = made or {}
+
+    def samples(seed: int | None) -> SharedSamples:
+        place = None if folder is None else folder / f"{name}-{steps}" / f"seed-{seed}"
+        return KeptSamples(draw, steps, seed or 0, accelerator, place, batch_size, depends)
+
+    return Candidate(name, steps, nfe, shape, depends, samples, noise_rule(draw))
+
+
+def stored_candidate(stored: Images, name: str, accelerator: Accelerator) -> Candidate:
+    """A row of images that are there already."""
+    made = {"images": stored.fingerprint}
+    return Candidate(name, None, None, stored.event_shape, made, lambda seed: StoredSamples(stored, accelerator))
+
+
+def candidates(source: Any, options: EvaluateOptions, accelerator: Accelerator) -> list[Candidate]:
     """What ``source`` is, as rows: a pipeline (loaded, or its folder or hub id), a run, or stored images.
 
     Raises:
         ConfigError: it is none of these, or was asked for what it cannot do
     """
-    if hasattr(source, "components"):
-        return solved(source, type(source).__name__, asked, accelerator)
+    if hasattr(source, "components"):  # as any pipeline of diffusers has
+        return pipeline_candidates(source, type(source).__name__, options.prompts, options, accelerator)
     if isinstance(source, Tensor):
-        return [stored(source, asked, accelerator)]
-    named = isinstance(path_of(source), str | Path)
-    require(
-        named,
-        "source",
-        f"a {type(source).__name__} is no pipeline, path or tensor",
-        "of an array take torch.from_numpy",
-    )
-    given = str(path_of(source))
-    path = Path(given).expanduser()
+        return [image_candidate(source, options, accelerator)]
+    place = path_of(source)
+    known = isinstance(place, str | Path | Run)
+    kind = type(source).__name__
+    require(known, "source", f"a {kind} is no pipeline, path or tensor", "of an array take torch.from_numpy")
+    path = Path(place).expanduser()
     run, whole = Run.find(path), (path / "model_index.json").exists()
     if isinstance(source, Mapping):
         option = next((key for key in source if key != "path"), "path")
-        require(not (run or whole), f"--source.{option}", f"{given} is drawn from, not read", "leave it out")
-        return [stored(source, asked, accelerator)]
+        require(not (run or whole), f"source.{option}", f"{place} is drawn from, not read", "leave it out")
+        return [image_candidate(source, options, accelerator)]
     if run and run.kind != "training":
-        return [learned(run, asked, accelerator)]
-    if run:
-        asked = asked._replace(prompts=asked.prompts or run.prompts)
-        return solved(run.pipeline(), path.resolve().name, asked, accelerator)
-    if whole or not path.exists():
-        return solved(load_pipeline(str(path) if path.exists() else given), path.resolve().name, asked, accelerator)
+        return [run_candidate(run, options, accelerator)]
+    if run or whole or not path.exists():
+        given = str(path) if path.exists() else str(place)
+        pipeline = run.pipeline() if run else load_pipeline(given)
+        prompts = options.prompts or (run.prompts if run else ())
+        return pipeline_candidates(pipeline, path.resolve().name, prompts, options, accelerator)
     if (path / "config.json").exists():
         load_pipeline(str(path))  # which says what else it is
-    return [stored(source, asked, accelerator)]
+    return [image_candidate(source, options, accelerator)]
 
 
-def stored(source: Any, asked: DrawOptions, accelerator: Accelerator, key: str = "source") -> Candidate:
-    """Images that are there already; ``key``: the option that they came by."""
+def image_candidate(source: Given, options: EvaluateOptions, accelerator: Accelerator) -> Candidate:
+    """A row of images that are there already, as the source."""
     why = "these images are stored, and nobody draws them"
-    asked.refuse(why, "schedulers", "steps", "prompts", "seeds", "batch_size")
-    found = images(source, key, asked.column, asked.label, strict=key == "source")
-    name = found.name if isinstance(source, Tensor) else Path(path_of(source)).resolve().name
-    shape, made = found.event_shape, {"images": found.fingerprint}
-    return Candidate(name, None, None, shape, made, lambda seed: StoredSamples(found, accelerator))
+    options.refuse(why, "schedulers", "steps", "prompts", "seeds", "batch_size")
+    stored = images(source, "source", options.column, options.label, strict=True)
+    name = stored.name if isinstance(source, Tensor) else Path(path_of(source)).resolve().name
+    return stored_candidate(stored, name, accelerator)
 
 
-def learned(run: Run, asked: DrawOptions, accelerator: Accelerator) -> Candidate:
+def run_candidate(run: Run, options: EvaluateOptions, accelerator: Accelerator) -> Candidate:
     """A run on images that left no pipeline: its learned sampler, or its chain on the learned energy."""
-    asked.refuse(f"{run.folder} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
-    _, _, draw, networks = run.finished()
+    options.refuse(f"{run.folder} left no pipeline, and draws as it has learned", "schedulers", "steps", "prompts")
+    finished = run.finished()
+    draw = finished.draw
     if not draw.per_sample:
-        asked.refuse(f"{run.folder} draws {CHUNK} chains at once", "batch_size")
-    require(
-        len(draw.shape) == 3,
-        run.folder,
-        "its samples are vectors",
-        "its evaluation.json has what 'dxmi train' measured",
-    )
+        options.refuse(f"{run.folder} draws {CHUNK} chains at once", "batch_size")
+    cure = "its evaluation.json has what 'dxmi train' measured"
+    require(len(draw.shape) == 3, run.folder, "its samples are vectors", cure)
     steps = draw.sampler.steps * draw.times
-    made = {"run": fingerprint(networks), "sampler": run.config["sampler"]}
-    return drawn(draw, run.folder.name, steps, steps, draw.shape, made, asked, accelerator)
+    made = {"run": fingerprint(finished.networks), "sampler": run.config["sampler"]}
+    kept = keeping(options)
+    return draw_candidate(draw, run.folder.name, steps, steps, accelerator, shape=draw.shape, made=made, **kept)
 
 
-def solved(pipeline: Any, name: str, asked: DrawOptions, accelerator: Accelerator) -> list[Candidate]:
+def pipeline_candidates(
+    pipeline: Any, name: str, prompts: Any, options: EvaluateOptions, accelerator: Accelerator
+) -> list[Candidate]:
     """A pipeline under each scheduler at each number of steps."""
-    whole, found = pipeline_fingerprint(pipeline), []
-    for scheduler in asked.schedulers or (None,):
-        draw = PipelineDraw(pipeline, accelerator.device, asked.prompts, scheduler, name)
+    digest, rows = pipeline_fingerprint(pipeline), list[Candidate]()
+    for scheduler in options.schedulers or (None,):
+        draw = PipelineDraw(pipeline, accelerator.device, prompts, scheduler, name)
         title = name if scheduler is None else scheduler.removesuffix("Scheduler")
-        made = {"pipeline": whole, "prompts": list(asked.prompts), "dtype": str(draw.network.dtype)}
+        made = {"pipeline": digest, "prompts": list(prompts), "dtype": str(draw.network.dtype)}
         made |= {"scheduler": type(draw.scheduler).__name__, "config": fingerprint({"scheduler": draw.scheduler})}
-        for steps in asked.steps or [draw.usual_steps()]:
+        for steps in options.steps or [draw.usual_steps()]:
             nfe, shape = draw.trial(steps)
-            found.append(drawn(draw, title, steps, nfe, shape, made, asked, accelerator))
-    return found
+            kept = keeping(options)
+            rows.append(draw_candidate(draw, title, steps, nfe, accelerator, shape=shape, made=made, **kept))
+    return rows
 
 
-def drawn(
-    draw: Draw,
-    name: str,
-    steps: int,
-    nfe: float,
-    shape: tuple[int, ...],
-    made: dict[str, Any],
-    asked: DrawOptions,
-    accelerator: Accelerator,
-) -> Candidate:
-    """A row whose samples are drawn, and kept under ``asked.out`` where there is one."""
-
-    def samples(seed: int | None) -> SharedSamples:
-        folder = None if asked.out is None else asked.out / "samples" / f"{name}-{steps}" / f"seed-{seed}"
-        return KeptSamples(draw, steps, seed or 0, accelerator, folder, asked.batch_size or 64, made)
-
-    return Candidate(name, steps, nfe, shape, made, samples, noise_rule(draw))
+def keeping(options: EvaluateOptions) -> dict[str, Any]:
+    """How many samples are drawn at once, and what keeps them."""
+    folder = None if options.folder is None else options.folder / "samples"
+    return {"batch_size": options.batch_size or USUAL, "folder": folder}

@@ -37,20 +37,20 @@ def halves(energy: Energy, tau: float, n: int, seed: int) -> Halves:
 
 def density_floor(evaluators: list[Evaluator], parts: Halves) -> dict[str, Any]:
     """The row of the density's own samples against others of its own: what a perfect sampler gets."""
-    found = measure(evaluators, parts.reference, lambda n: parts.other[:n])
-    return {"name": "floor", "steps": None, "nfe": None, **found}
+    figures = measure(evaluators, parts.reference, lambda n: parts.other[:n])
+    return {"name": "floor", "steps": None, "nfe": None, **figures}
 
 
 def student_row(
-    drawn: Weighted, found: dict[str, float], steps: int, evaluators: list[Evaluator], parts: Halves | None
+    drawn: Weighted, own: dict[str, float], steps: int, evaluators: list[Evaluator], parts: Halves | None
 ) -> dict[str, Any]:
-    """The row of a learned sampler: its own figures, and its samples' distances from the reference."""
+    """The row of a learned sampler: its ``own`` figures, and its samples' distances from the reference."""
     distances = {} if parts is None else measure(evaluators, parts.reference, lambda n: drawn.samples[:n])["metrics"]
     row = {"name": "student", "steps": steps, "nfe": steps, "samples": len(drawn.samples)}
-    return {**row, "metrics": {**found, **distances}}
+    return {**row, "metrics": {**own, **distances}}
 
 
-def stamp(evaluators: list[Evaluator], energy: Energy, parts: Halves | None, seed: int) -> dict[str, Any]:
+def density_stamp(evaluators: list[Evaluator], energy: Energy, parts: Halves | None, seed: int) -> dict[str, Any]:
     """What the figures were made with and compared with."""
     made: dict[str, Any] = {"dxmi": version("dxmi"), "torch": torch.__version__, "energy": type(energy).__name__}
     if parts is not None:

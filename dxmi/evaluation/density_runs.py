@@ -8,7 +8,7 @@ from typing import Any
 from dxmi.api import ConfigError, Evaluator
 from dxmi.chains.log_weights import LOG_WEIGHTS, drawn_figures, require_log_weights
 from dxmi.config import TrainConfig, build_plugin, plugins
-from dxmi.evaluation.density_figures import density_floor, halves, stamp, student_row
+from dxmi.evaluation.density_figures import density_floor, density_stamp, halves, student_row
 from dxmi.runs.folder import Run
 
 EVALUATOR = "densities"  # what 'dxmi evaluate' takes where a run names no evaluators
@@ -42,11 +42,11 @@ def evaluate_density_run(
             notes.append(f"no distances: {error}")
         else:
             floor = density_floor(evaluators, parts)
-    drawn, found, more = drawn_figures(run.sampler, cost, n, seed)
+    drawn, figures, more = drawn_figures(run.sampler, cost, n, seed)
     if wanted is not None:
-        found, more = {name: found[name] for name in wanted if name in found}, []
-    rows = [student_row(drawn, found, run.sampler.steps, evaluators, parts), *([] if floor is None else [floor])]
-    return {"rows": rows, "stamp": stamp(evaluators, run.energy, parts, seed)}, [*more, *notes]
+        figures, more = {name: figures[name] for name in wanted if name in figures}, []
+    rows = [student_row(drawn, figures, run.sampler.steps, evaluators, parts), *([] if floor is None else [floor])]
+    return {"rows": rows, "stamp": density_stamp(evaluators, run.energy, parts, seed)}, [*more, *notes]
 
 
 def chosen(run: TrainConfig, source: Run, wanted: list[str] | None) -> list[Evaluator]:

@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from dxmi.api.errors import require
 from dxmi.config.machine import check_processes
 from dxmi.data.items import Images
-from dxmi.evaluation.candidates import Candidate, DrawOptions, candidates, stored
+from dxmi.evaluation.candidates import Candidate, candidates, stored_candidate
 from dxmi.evaluation.earlier_reports import earlier, joined, keep
 from dxmi.evaluation.measure import Measurement, stamp
-from dxmi.evaluation.options import built, check, check_lists, folder_of, published
+from dxmi.evaluation.options import EvaluateOptions, judging, published
 from dxmi.evaluation.report import FLOOR, Report
 from dxmi.evaluation.stored_images import Given, images
 
@@ -61,45 +61,70 @@ def evaluate(
         out: folder for table.md, report.json, picture.png and the images, which the same call again takes up
 
     Raises:
-        ConfigError: what is given is wrong; the message says what, by the command's names of options
+        ConfigError: what is given is wrong; the key is the parameter's name, ``source`` of what ``pipeline`` is
         FloatingPointError: a sample is not finite
     """
     accelerator = Accelerator()
     check_processes(accelerator)
-    folder = None if out is None else folder_of(out)
-    names = {"scheduler": schedulers, "prompt": prompts} | ({} if metrics is None else {"metrics": metrics})
-    check_lists(names, {"seeds": seeds, "steps": steps})
-    check(n, seeds, batch_size, steps)
+    options = EvaluateOptions(
+        metrics=metrics,
+        evaluator=evaluator,
+        extractor=extractor,
+        n=n,
+        seeds=seeds,
+        batch_size=batch_size,
+        schedulers=schedulers,
+        steps=steps,
+        prompts=prompts,
+        column=column,
+        label=label,
+        floor=floor,
+        out=out,
+    )
+    return measured(pipeline, reference, options, accelerator)
+
+
+def measured(source: Any, reference: Given, options: EvaluateOptions, accelerator: Accelerator) -> Report:
+    """What ``evaluate`` gives."""
     statistics = published(reference)
-    require(statistics is None or n is not None, "n", "published statistics tell no number of samples", "give one")
-    judge = built(evaluator, metrics=metrics, extractor=extractor, samples=n, reference_statistics=statistics)
-    asked = DrawOptions(schedulers, steps, prompts, seeds, batch_size, column, label, folder)
-    found, seeds = candidates(pipeline, asked, accelerator), seeds or SEEDS
-    drawn = [subject.noise for subject in found if subject.noise is not None]
-    real = None if statistics else images(reference, "reference", column, label, strict=bool(drawn))
-    other, halves = [], isinstance(floor, str) and floor == "halves"
-    if floor is not None and not halves:
-        other = [stored(floor, DrawOptions(column=column, label=label), accelerator, "floor")._replace(name=FLOOR)]
-    check_alike([*found, *other], real)
-    told = {"name": Path(str(statistics)).name} if real is None else real.stamp()
-    captions, size = found[0].made.get("prompts", []), n or len(real or ())
-    made = stamp([judge], told, list(seeds) if drawn else [], size, drawn, captions)
-    wanted = [{"name": subject.name, "steps": subject.steps, "subject": subject.made} for subject in found]
+    known = statistics is None or options.n is not None
+    require(known, "n", "published statistics tell no number of samples", "give one")
+    judge = options.judge(statistics)
+    found = candidates(source, options, accelerator)
+    drawn = any(candidate.noise is not None for candidate in found)
+    column, label = options.column, options.label
+    real = None if statistics else images(reference, "reference", column, label, strict=drawn)
+    others = floor_candidates(options, accelerator)
+    check_alike([*found, *others], real)
+    seeds, size = options.seeds or SEEDS, options.n or len(real or ())
+    what = {"name": Path(str(statistics)).name} if real is None else real.stamp()
+    made = stamp(found, [judge], what, list(seeds) if drawn else [], size)
+    folder = options.folder
+    wanted = [{"name": one.name, "steps": one.steps, "subject": one.made} for one in found]
     before = None if folder is None else earlier(folder, wanted, made)
     work = Measurement(judge, real, seeds, size, accelerator)
-    floors = [work.row(subject) for subject in other]  # first, to fail before all is drawn
-    rows = [work.row(subject) for subject in found]
-    report = Report([*rows, *(work.halves() if halves else floors)], made | {"samples": rows[0]["samples"]})
+    with judging(judge):
+        floors = [work.row(candidate) for candidate in others]  # first, to fail before all is drawn
+        rows = [work.row(candidate) for candidate in found]
+    report = Report([*rows, *(work.halves() if options.halves else floors)], made | {"samples": rows[0]["samples"]})
     report = report if before is None else joined(report, before)
     if folder is not None and accelerator.is_main_process:
-        keep(report, before, folder, work.tell)
+        keep(report, before, folder, work.screen.tell)
     return report
 
 
-def check_alike(found: Sequence[Candidate], real: Images | None) -> None:
-    """Raise ConfigError if images differ in size from the reference's."""
-    for subject in found if real is not None else ():
-        assert real is not None
-        sides, own = real.event_shape[1:], subject.shape[1:]
-        fix = f"give --reference.size {own[-1]}" if own[0] == own[-1] else "give images of one size"
-        require(sides == own, "reference", f"its images are {sides}, those of {subject.name} {own} (H,W)", f"{fix}")
+def floor_candidates(options: EvaluateOptions, accelerator: Accelerator) -> list[Candidate]:
+    """The images that ``floor`` names, if it names some."""
+    if options.floor is None or options.halves:
+        return []
+    return [stored_candidate(images(options.floor, "floor", options.column, options.label), FLOOR, accelerator)]
+
+
+def check_alike(rows: Sequence[Candidate], real: Images | None) -> None:
+    """Raise ConfigError if images differ in size from the reference's; published statistics have none."""
+    if real is None:
+        return
+    for row in rows:
+        sides, own = real.event_shape[1:], row.shape[1:]
+        cure = f"give reference.size {own[-1]}" if own[0] == own[-1] else "give images of one size"
+        require(sides == own, "reference", f"its images are {sides}, those of {row.name} {own} (H,W)", cure)

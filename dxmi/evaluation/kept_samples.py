@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dxmi.api import ConfigError, Draw
+from dxmi.api.evaluator import LabelledDraw
 from dxmi.api.files import whole_file
 from dxmi.api.noise import CHUNK
 from dxmi.chains.draw import in_batches, noise_of_chunk, noise_rule, per_sample
@@ -98,12 +99,12 @@ class KeptSamples(SharedSamples):
 
     def labels(self, n: int) -> Tensor | None:
         """The labels (n,) of all samples, drawn again; None where there are none."""
-        labels = getattr(self.draw, "labels", None)
-        if labels is None:
+        if not isinstance(self.draw, LabelledDraw):
             return None
         sizes = [(i, min(CHUNK, n - i * CHUNK)) for i in range(-(-n // CHUNK))]
-        found = [labels(size, noise_of_chunk(self.draw, self.seed, i, size)) for i, size in sizes]
-        return None if any(part is None for part in found) else torch.cat(found).cpu()
+        parts = [self.draw.labels(size, noise_of_chunk(self.draw, self.seed, i, size)) for i, size in sizes]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known).cpu() if len(known) == len(parts) else None
 
 
 def versions() -> dict[str, str]:
@@ -127,8 +128,8 @@ def quantised(samples: Tensor) -> Tensor:
 def read(path: Path) -> Tensor | None:
     """The samples of a file; None where there is none, or a damaged one."""
     try:
-        found: Tensor = load_file(path)["samples"]
-        return found
+        samples: Tensor = load_file(path)["samples"]
+        return samples
     except (FileNotFoundError, SafetensorError, KeyError):
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,13 +34,13 @@ def images(given: Given, key: str, column: str = "image", label: str | None = No
 
     Args:
         given: what they are
-        key: what messages call it: the option that it came by
+        key: what messages call it: the parameter that it came by
         column: of the images, unless ``given`` says otherwise
         label: column of labels
         strict: whether that column has to be there; without it there are no labels
 
     Raises:
-        ConfigError: they cannot be read, or differ in size; the message names the option
+        ConfigError: they cannot be read, or differ in size; an option's key is ``KEY.OPTION``
     """
     if isinstance(given, Tensor):
         well = given.dtype == torch.uint8 and given.ndim == 4 and given.numel() > 0
@@ -49,19 +48,17 @@ def images(given: Given, key: str, column: str = "image", label: str | None = No
         return Images(given, "tensor")
     options = {"column": column, **(given if isinstance(given, Mapping) else {"path": str(given)})}
     for option in options:
-        require(option in OPTIONS, f"--{key}.{option}", "no such option", f"there are {', '.join(OPTIONS)}")
-    require(isinstance(options.get("path"), str | Path), f"--{key}", "give a path or a hub id")
+        require(option in OPTIONS, f"{key}.{option}", "no such option", f"there are {', '.join(OPTIONS)}")
+    require(isinstance(options.get("path"), str | Path), key, "give a path or a hub id")
     options["path"] = str(options["path"])
     try:
         data = Checked(DataConfig, options).build()
         table = load_table(data)
         if label is not None and data.label is None and (strict or label in table.column_names):
             data = replace(data, label=label)
-        found = load_data(data, table)
-    except ConfigError as error:  # keys of a config are options here
-        told = re.sub(rf"\bdata\.({'|'.join(OPTIONS)})\b", rf"--{key}.\1", str(error))
-        raise ConfigError(told.replace(f"--{key}.path:", f"{'--' * (key != 'source')}{key}:")) from error
-    require(
-        isinstance(found, Images), f"--{key}.column", f"'{data.column}' holds no images", "name the column that does"
-    )
-    return found  # type: ignore[return-value]
+        stored = load_data(data, table)
+    except ConfigError as error:
+        raise error.moved("data.path", key).moved("data", key) from error
+    if not isinstance(stored, Images):
+        raise ConfigError(f"{key}.column", f"'{data.column}' holds no images", "name the column that does")
+    return stored

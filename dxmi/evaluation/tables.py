@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from dxmi.screen import show as show_table
+
 ENOUGH = 50_000  # samples of a Fréchet distance; one over fewer says so
-
-
-WIDE = 200  # characters
 
 
 HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
@@ -37,12 +35,12 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     shown = [m for m in metrics if not m.endswith("_std") and not m.startswith(HIDDEN)]
     counted = any(row["nfe"] not in (None, row["steps"]) for row in rows)
     heading = ["", "steps", *["nfe"] * counted, "n", *(metric_label(m, rows[0]["samples"]) for m in shown)]
-    out = [heading]
+    lines = [heading]
     for row in rows:
         nfe = "" if row["nfe"] is None else f"{row['nfe']:g}"
-        told = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
-        out.append([*told, *(figure(row, m, rows[0]["samples"]) for m in shown)])
-    return out
+        first = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
+        lines.append([*first, *(figure(row, m, rows[0]["samples"]) for m in shown)])
+    return lines
 
 
 def figure(row: dict[str, Any], metric: str, headed: int) -> str:
@@ -53,9 +51,9 @@ def figure(row: dict[str, Any], metric: str, headed: int) -> str:
     if metric not in row["metrics"]:
         return ""
     mean, spread = row["metrics"][metric], row.get("spread", {}).get(metric)
-    told = f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
+    text = f"{mean:.3g}" if spread is None else f"{mean:.4g} ±{spread:.2g} ({row['minimum'][metric]:.4g})"
     heading, own = metric_label(metric, headed), metric_label(metric, row["samples"])
-    return f"{own}: {told}" if headed >= ENOUGH and own != heading else told
+    return f"{own}: {text}" if headed >= ENOUGH and own != heading else text
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -72,46 +70,45 @@ def card_figures(evaluation: dict[str, Any] | None) -> str | None:
     return f"{markdown(evaluation['rows'])}\n\nWhat the figures were made with:\n\n```json\n{stamp}\n```\n"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for the screen; what is too wide for it is folded, so that no figure is cut."""
-    from rich import box
-    from rich.table import Table
+def table(heading: Sequence[str], body: Sequence[Sequence[str]], folded: bool = True, gap: int = 1) -> Table:
+    """Text as a table for the screen: what stands first to the left, columns with a heading to the right.
 
-    heading, *body = cells(rows)
-    out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    Args:
+        heading: a name for each column; the first may have none
+        body: the rows, a text for each column
+        folded: whether a cell that is too wide is folded, so that no figure is cut, or keeps to its line
+        gap: blanks between columns
+    """
+    found = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap), pad_edge=False)
     for name in heading:
-        out.add_column(name, justify="right" if name else "left", overflow="fold")
+        found.add_column(name, justify="right" if name else "left", overflow="fold", no_wrap=bool(name) and not folded)
     for row in body:
-        out.add_row(*row)
-    lines = []
+        found.add_row(*row)
+    return found
+
+
+def report_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows of a report for the screen, and below what their figures mean."""
+    heading, *body = cells(rows)
+    found, lines = table(heading, body, gap=0), []
     if any(row.get("spread") for row in rows):
         lines.append("mean ±standard deviation over seeds (minimum)")
     if any(name.startswith(("fd_", "fid")) for name in heading):
         lines.append("fd, fid, kd, kid: lower is better; is, precision, recall: higher")
-    out.caption = "\n".join(lines) or None
-    return out
+    found.caption = "\n".join(lines) or None
+    return found
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the table; in a log file, which nobody narrows, without folding."""
-    from rich.console import Console
+def density_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows of a run on a known density for the screen: a line for each figure, the floor beside the student."""
+    names = dict.fromkeys(name for row in rows for name in row["metrics"])
+    body = [[name, *(cell(row["metrics"].get(name)) for row in rows)] for name in names]
+    return table(["", *(row["name"] for row in rows)], body, folded=False)
 
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDE)).print(table(rows))
 
-
-def show_density(rows: list[dict[str, Any]]) -> None:
-    """The rows of ``evaluation.json`` on the screen: a line for each figure, the floor beside the student."""
-    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    out.add_column("")
-    for row in rows:
-        out.add_column(row["name"], justify="right", no_wrap=True)
-    for name in dict.fromkeys(name for row in rows for name in row["metrics"]):
-        out.add_row(name, *(cell(row["metrics"].get(name)) for row in rows))
-    Console().print(out)
-    paths, *less = (row["samples"] for row in rows)
-    about = f"; distances of {less[0]} samples at most; floor: the density's own samples from others" if less else ""
-    Console().print(f"{paths} paths{about}")
+def score_table(metrics: dict[str, float]) -> Table:
+    """The AUROC of energies for the screen."""
+    return table(["", "AUROC"], [[name, f"{value:.4f}"] for name, value in metrics.items()], gap=0)
 
 
 def cell(value: float | None) -> str:
@@ -119,11 +116,14 @@ def cell(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}"
 
 
-def score_table(metrics: dict[str, float]) -> Table:
-    """The AUROC of energies as a table for the screen."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
-    table.add_column("")
-    table.add_column("AUROC", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    return table
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows of a report."""
+    show_table(report_table(rows))
+
+
+def show_density(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the rows of a run on a known density, and how many samples they are of."""
+    show_table(density_table(rows))
+    paths, *less = (row["samples"] for row in rows)
+    about = f"; distances of {less[0]} samples at most; floor: the density's own samples from others" if less else ""
+    show_table(f"{paths} paths{about}")

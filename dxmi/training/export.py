@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +14,17 @@ from safetensors import SafetensorError
 from dxmi.api import ConfigError, Sampler
 from dxmi.api.errors import first_line, require
 from dxmi.api.files import whole_folder
-from dxmi.chains.draw import SamplerDraw, noise_rule
+from dxmi.chains.draw import SamplerDraw
 from dxmi.config import TrainConfig
 from dxmi.data.items import Items
 from dxmi.data.load import load_data
 from dxmi.data.streams import Stream
-from dxmi.evaluation.measure import Contender, measure_contenders, stamp
+from dxmi.evaluation.candidates import draw_candidate
+from dxmi.evaluation.measure import compare
 from dxmi.evaluation.tables import card_figures, show
 from dxmi.runs.folder import GO_ON, Run
 from dxmi.runs.model_card import model_card
+from dxmi.screen import Screen
 
 
 def export(run: str | Path | Run, out: str | Path, *, mode: Literal["exact", "stock"] = "exact") -> Path:
@@ -63,7 +64,7 @@ def save_stock(source: Run, out: Path) -> None:
         stock = run.sampler.stock()
     except ConfigError as error:
         raise error.under("sampler") from error
-    evaluation = compare(run, {"exact": run.sampler, "stock": stock})
+    evaluation = figures(run, {"exact": run.sampler, "stock": stock}, source.prompts)
     stock.save_pretrained(out)
     if (source.pipeline_folder / "lora").is_dir():
         shutil.copytree(source.pipeline_folder / "lora", out / "lora")
@@ -74,20 +75,16 @@ def save_stock(source: Run, out: Path) -> None:
         show(evaluation["rows"])
 
 
-def compare(run: TrainConfig, samplers: dict[str, Sampler]) -> dict[str, Any] | None:
+def figures(run: TrainConfig, samplers: dict[str, Sampler], prompts: list[str]) -> dict[str, Any] | None:
     """A row of figures for each sampler, from the same seeds; None without evaluators or stored data."""
     if not run.evaluators or run.data is None:
         return None
     data, accelerator = load_data(run.data), Accelerator()
     if not isinstance(data, Items | Stream):
         return None
-    contenders = []
+    made, rows = {"prompts": prompts}, []
     for name, sampler in samplers.items():
-        sampler.to(accelerator.device).eval()
-        contenders.append(Contender(name, sampler.steps, SamplerDraw(sampler, data.event_shape)))
+        draw, steps = SamplerDraw(sampler.to(accelerator.device).eval(), data.event_shape), sampler.steps
+        rows.append(draw_candidate(draw, name, steps, steps, accelerator, made=made, batch_size=run.draw_batch))
     reference = data.reference()
-    tell = partial(Console(stderr=True).print, style="dim", highlight=False)
-    rows = measure_contenders(contenders, run.evaluators, reference, run.seed, accelerator, tell, run.draw_batch)
-    noise, prompts = [noise_rule(found.draw) for found in contenders], getattr(run.sampler, "prompts", None) or ()
-    made = stamp(run.evaluators, reference.stamp(), run.seed, rows[0]["samples"], noise, prompts)
-    return {"rows": rows, "stamp": made}
+    return compare(rows, run.evaluators, reference, reference.stamp(), run.seed, Screen().tell)

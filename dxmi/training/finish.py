@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 
 from dxmi.api import Draw, GaussianSampler
 from dxmi.chains.density_pictures import save_learned
-from dxmi.chains.draw import first_samples, noise_rule
+from dxmi.chains.draw import first_samples
 from dxmi.chains.image_grids import save_before_after
 from dxmi.data.items import Items
 from dxmi.data.streams import Stream
-from dxmi.evaluation.measure import Contender, measure_contenders, stamp
+from dxmi.evaluation.candidates import Candidate, draw_candidate
+from dxmi.evaluation.measure import compare
 from dxmi.evaluation.tables import card_figures, show
 from dxmi.runs.energy import save_energy
 from dxmi.runs.finished import can_be_drawn, runs_on_end
@@ -35,7 +36,7 @@ def finish(session: Session, floor: dict[str, Any] | None) -> None:
         save_products(session)
         picture_before_after(session, rivals)
         save_samples(session)
-    evaluation = None if floor is None else compare(session, rivals, floor)
+    evaluation = None if floor is None else figures(session, rivals, floor)
     if session.main:
         report(session, evaluation)
     session.accelerator.wait_for_everyone()
@@ -67,32 +68,34 @@ def save_samples(session: Session) -> None:
         save_learned(lambda x: run.energy(x.to(place), end.expand(len(x))), samples, data, out / "picture.png")
 
 
-def compare(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
+def figures(session: Session, rivals: dict[str, Draw], floor: dict[str, Any]) -> dict[str, Any]:
     """The content of evaluation.json; every process takes part."""
     run, data = session.run, session.data
     stored = data.reference() if isinstance(data, Items | Stream) else None
     reference: Dataset[Any] = session.halves().reference if stored is None else stored
-    rivalry = contenders(session, rivals)
-    rows = measure_contenders(
-        rivalry, run.evaluators, reference, run.seed, session.accelerator, session.screen.note, run.draw_batch
-    )
-    told = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
-    noise, prompts = [noise_rule(found.draw) for found in rivalry], getattr(run.sampler, "prompts", None) or ()
-    made = stamp(run.evaluators, told, run.seed, rows[0]["samples"], noise, prompts)
-    return {"rows": [*rows, floor], "stamp": made}
+    about = {"kind": "exact draws", "size": run.paths} if stored is None else stored.stamp()
+    rows = candidates(session, rivals)
+    evaluation = compare(rows, run.evaluators, reference, about, run.seed, session.screen.note)
+    return {**evaluation, "rows": [*evaluation["rows"], floor]}
 
 
-def contenders(session: Session, rivals: dict[str, Draw]) -> list[Contender]:
+def candidates(session: Session, rivals: dict[str, Draw]) -> list[Candidate]:
     """The rows of the table: the student and its rivals, or a chain as long as in training and a longer one."""
     run, own = session.run, session.run.sampler.steps
+    made = {"prompts": session.config.resolved["sampler"].get("prompts") or []}
+
+    def row(name: str, steps: int, draw: Draw, calls: int = 1) -> Candidate:
+        at_once = run.draw_batch
+        return draw_candidate(draw, name, steps, steps * calls, session.accelerator, made=made, batch_size=at_once)
+
     if not isinstance(run.sampler, GaussianSampler):
         times = run.long_chain if run.sampler.stationary else None
-        long = [] if times is None else [Contender("long chain", own * times, session.student(times))]
-        return [Contender("chain", own, session.student()), *long]
-    found = [Contender("student", own, session.student())]
+        long = [] if times is None else [row("long chain", own * times, session.student(times))]
+        return [row("chain", own, session.student()), *long]
+    rows = [row("student", own, session.student())]
     for steps in sorted({own, *run.compare_steps}):
-        found += [Contender(name, steps, draw, run.sampler.rival_calls) for name, draw in rivals.items()]
-    return found
+        rows += [row(name, steps, draw, run.sampler.rival_calls) for name, draw in rivals.items()]
+    return rows
 
 
 def report(session: Session, evaluation: dict[str, Any] | None) -> None:

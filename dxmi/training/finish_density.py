@@ -14,7 +14,7 @@ from dxmi.chains.density import ChainSamples, energies_of
 from dxmi.chains.density_pictures import save_picture, save_values
 from dxmi.chains.importance import Weighted
 from dxmi.chains.log_weights import drawn_figures, log_weight_figures, tensors
-from dxmi.evaluation.density_figures import halves, stamp, student_row
+from dxmi.evaluation.density_figures import density_stamp, halves, student_row
 from dxmi.evaluation.tables import show_density
 from dxmi.runs.energy import save_energy
 from dxmi.training.session import Session
@@ -60,7 +60,7 @@ def report(session: Session, floor: dict[str, Any] | None) -> None:
         )
     parts = halves(run.energy, sampler.tau, run.paths, run.seed) if run.evaluators else None
     rows = [student_row(drawn, found, sampler.steps, run.evaluators, parts), *([] if floor is None else [floor])]
-    written = {"rows": rows, "stamp": stamp(run.evaluators, run.energy, parts, run.seed)}
+    written = {"rows": rows, "stamp": density_stamp(run.evaluators, run.energy, parts, run.seed)}
     (out / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n")
     save_picture(run.energy, ChainSamples(drawn.samples, energies, none, none, {}), out / "picture.png", sampler.tau)
     save_values(sampler, cost, out / "values.png")

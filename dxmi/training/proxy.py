@@ -10,6 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 from dxmi.api import Evaluator
 from dxmi.api.errors import require
+from dxmi.api.evaluator import OffersMetrics, RanksHigher
 from dxmi.api.files import whole_folder
 from dxmi.config import ProxyConfig, build_plugin, plugins
 from dxmi.data.items import Items
@@ -61,7 +62,8 @@ class ProxyWatch:
         with noted(session.screen.note):
             found = measure([self.judge], data.reference(), KeptSamples(*drawn, batch_size=run.draw_batch))
         name, value = next(iter(found["metrics"].items()))
-        score = -value if name.startswith(tuple(getattr(self.judge, "HIGHER", ()))) else value
+        higher = self.judge.HIGHER if isinstance(self.judge, RanksHigher) else ()
+        score = -value if name.startswith(tuple(higher)) else value
         score = score if math.isfinite(score) else math.inf
         better = score < min((old for _, old in self.history), default=math.inf)
         self.history.append((step, score))
@@ -88,8 +90,8 @@ class ProxyWatch:
 
 def first_metric(evaluator: dict[str, Any]) -> dict[str, Any]:
     """The options of an evaluator for its first metric alone, where its class tells which ones there are."""
-    known = getattr(plugins.load("dxmi.evaluators", evaluator["name"]), "METRICS", None)
-    metrics = evaluator.get("metrics") or known
+    kind = plugins.load("dxmi.evaluators", evaluator["name"])
+    metrics = evaluator.get("metrics") or (kind.METRICS if isinstance(kind, OffersMetrics) else None)
     return {**evaluator, "metrics": [metrics[0]]} if metrics else evaluator
 
 

@@ -18,14 +18,14 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline
 from dxmi_plugins.schedulers import annealed_langevin as annealed_langevin  # so that diffusers finds the class
-from rich.console import Console
 from torch import Generator, Tensor
 
 from dxmi.api import Evaluator
 from dxmi.config import Checked, DataConfig, PretrainConfig, build_plugin, read_yaml
 from dxmi.data.load import load_images
-from dxmi.evaluation.measure import Contender, data_floor, measure_contenders, stamp
-from dxmi.evaluation.tables import table
+from dxmi.evaluation.candidates import Candidate, draw_candidate
+from dxmi.evaluation.measure import compare, data_floor
+from dxmi.evaluation.tables import show
 from dxmi.pretraining.loop import pretrain
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -38,7 +38,7 @@ def train(overrides: list[str], folder: Path) -> tuple[Path, float]:
     return pretrain(config, folder / "scores"), time.process_time() - start
 
 
-def contender(name: str, pipeline: DDPMPipeline | DDIMPipeline, steps: int) -> Contender:
+def candidate(name: str, pipeline: DDPMPipeline | DDIMPipeline, steps: int) -> Candidate:
     """A pipeline as a row of the table; ``steps`` are what it is asked for."""
     pipeline.set_progress_bar_config(disable=True)
 
@@ -46,17 +46,17 @@ def contender(name: str, pipeline: DDPMPipeline | DDIMPipeline, steps: int) -> C
         images = pipeline(n, generator, num_inference_steps=steps, output_type="np").images
         return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
-    return Contender(name, steps, draw)
+    return draw_candidate(draw, name, steps, steps, Accelerator())
 
 
-def rivals(model: Path, teacher: str) -> tuple[list[Contender], int]:
+def rivals(model: Path, teacher: str) -> tuple[list[Candidate], int]:
     """The three rows, and the network evaluations of the first."""
     scores, ddpm = DDPMPipeline.from_pretrained(model), DDPMPipeline.from_pretrained(teacher)
     ddim = DDIMPipeline(unet=ddpm.unet, scheduler=DDIMScheduler.from_config(ddpm.scheduler.config))
     rows = [
-        contender("score model, annealed Langevin", scores, len(scores.scheduler)),
-        contender("teacher, DDIM", ddim, 50),
-        contender("teacher, ancestral", ddpm, len(ddpm.scheduler)),
+        candidate("score model, annealed Langevin", scores, len(scores.scheduler)),
+        candidate("teacher, DDIM", ddim, 50),
+        candidate("teacher, ancestral", ddpm, len(ddpm.scheduler)),
     ]
     return rows, len(scores.scheduler.timesteps)
 
@@ -80,14 +80,14 @@ def main() -> None:
         if model is None:
             model, seconds = train(overrides, Path(folder))
             facts["training_cpu_seconds"] = round(seconds)
-        contenders, evaluations = rivals(model, digits["sampler"]["teacher"])
-        rows = measure_contenders(contenders, evaluators, images, given.seed, Accelerator(), print)
+        candidates, evaluations = rivals(model, digits["sampler"]["teacher"])
+        found = compare(candidates, evaluators, images, images.stamp(), given.seed, print)
+    rows = found["rows"]
     rows[0]["nfe"] = evaluations  # several at each level
     rows.append(data_floor(evaluators, images, Accelerator(), given.seed))
-    Console().print(table(rows))
+    show(rows)
     if given.out:
-        facts["stamp"] = stamp(evaluators, images.stamp(), given.seed, rows[0]["samples"])
-        given.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+        given.out.write_text(json.dumps({**facts, "stamp": found["stamp"], "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,17 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
+from dxmi.api import Draw
 from dxmi.chains.draw import SamplerDraw
 from dxmi.config import Checked, RatesConfig, TrainConfig, read_yaml
 from dxmi.config.yaml_files import put
-from dxmi.evaluation.measure import Contender, measure_contenders, stamp
+from dxmi.evaluation.candidates import Candidate, draw_candidate
+from dxmi.evaluation.measure import measure, stamp
 from dxmi.training.session import Session
+from dxmi.training.train import play_round
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+SEED = 123  # of the samples that distances are measured with
 PAPER = RatesConfig(sampler=1e-7, energy=1e-5, std=1e-5)
 PAPER_GAME = {"tau1": 0.1, "tau2": 0.01, "gamma": 1.0, "avr": 0.99, "time_cost": 1.0, "warmup": 0, "sweep": True}
 
@@ -46,10 +50,14 @@ def session(scale: int | None, seed: int) -> Session:
     return Session(checked, Path("unused"))
 
 
-def distance(of: Session, contender: Contender) -> float:
+def candidate(of: Session, name: str, steps: int, draw: Draw) -> Candidate:
+    """A row to measure."""
+    return draw_candidate(draw, name, steps, steps, of.accelerator)
+
+
+def distance(of: Session, row: Candidate) -> float:
     """Fréchet distance of as many samples as there are images."""
-    rows = measure_contenders([contender], of.run.evaluators, of.data, seed=123, accelerator=of.accelerator)
-    return rows[0]["metrics"]["fd_digits"]
+    return measure(of.run.evaluators, of.data, row.samples(SEED))["metrics"]["fd_digits"]
 
 
 def race(of: Session, target: float, every: int, budget: float) -> dict:
@@ -58,9 +66,10 @@ def race(of: Session, target: float, every: int, budget: float) -> dict:
     while seconds < budget:
         for _ in range(every):
             start = time.process_time()
-            of.round()
+            play_round(of)
             seconds += time.process_time() - start
-        found = distance(of, Contender("student", of.run.sampler.steps, SamplerDraw(of.average(), of.shape)))
+        student = candidate(of, "student", of.run.sampler.steps, SamplerDraw(of.average(), of.shape))
+        found = distance(of, student)
         path.append({"rounds": of.game.rounds, "cpu_seconds": round(seconds, 1), "fd": round(found, 4)})
         print(json.dumps(path[-1]), flush=True)
         if found < target:
@@ -80,11 +89,12 @@ def main() -> None:
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
     ours = session(None, given.seed)
-    target = distance(ours, Contender("teacher-ddim", 50, ours.run.sampler.rivals()["teacher-ddim"]))
+    teacher = candidate(ours, "teacher-ddim", 50, ours.run.sampler.rivals()["teacher-ddim"])
+    target = distance(ours, teacher)
     print(f"teacher, DDIM, 50 steps: {target:.4f}")
     facts = {"target_fd": target, "patience": given.patience, "seed": given.seed, "threads": 1}
     facts |= {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    facts["stamp"] = stamp(ours.run.evaluators, ours.data.stamp(), 123, len(ours.data))
+    facts["stamp"] = stamp([teacher], ours.run.evaluators, ours.data.stamp(), SEED, len(ours.data))
 
     def keep() -> None:
         if given.out:

@@ -8,7 +8,7 @@ from threading import Event, local
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import DIGITS, EXTRACTOR
+from conftest import DIGITS, EXTRACTOR, ROOT
 from safetensors.torch import load_file
 from tiny import tiny
 from torch import Generator
@@ -97,7 +97,7 @@ def test_images_are_taken_up_where_a_run_stopped(tmp_path):
     assert calls == [10, 256, 44, 44] and torch.equal(whole, again) and torch.equal(whole[:10], first)
     levels = (whole + 1) * 127.5
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)  # eight bits, as files have
-    with pytest.raises(ConfigError, match="--out: .* holds samples with seed 0 instead of 1"):
+    with pytest.raises(ConfigError, match="^out: .* holds samples with seed 0 instead of 1"):
         KeptSamples(Images(), 1, 1, Accelerator(), tmp_path / "kept")
 
 
@@ -106,7 +106,7 @@ def test_samples_of_other_versions_are_not_taken_up(tmp_path, monkeypatch):
     KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)(2)
     KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)
     monkeypatch.setattr("dxmi.evaluation.kept_samples.version", {"dxmi": "9.8", "diffusers": "7.6"}.get)
-    with pytest.raises(ConfigError, match="^--out: .* holds samples with versions .* instead of .*'diffusers': '7.6'"):
+    with pytest.raises(ConfigError, match="^out: .* holds samples with versions .* instead of .*'diffusers': '7.6'"):
         KeptSamples(Noise(), 1, 0, Accelerator(), tmp_path)
 
 
@@ -173,19 +173,18 @@ def test_drawing_ahead_changes_no_sample():
 SCRIPT = """
 import sys, torch
 from accelerate import Accelerator
-from dxmi_plugins.evaluators.extractors import make_extractor
-from dxmi_plugins.evaluators.passes import KeptMoments, Pass, go_through
+from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.fidelity.passes import KeptMoments, Pass, go_through
 from test_samples import DIGITS, EXTRACTOR, N, ASKED
 import dxmi
-from dxmi.drawing import noise_rule
-from dxmi.drawn import DrawnSamples
-from dxmi.piped import PipelineDraw
-from dxmi.pipelines import load_pipeline
+from dxmi.evaluation.kept_samples import KeptSamples
+from dxmi.pipelines.draw import PipelineDraw
+from dxmi.pipelines.load import load_pipeline
 
 teacher, out = sys.argv[1:]
 report = dxmi.evaluate(teacher, DIGITS, **ASKED, out=out)
 accelerator, judge = Accelerator(), make_extractor(str(EXTRACTOR))
-samples = DrawnSamples(PipelineDraw(load_pipeline(teacher), accelerator.device), 2, 0, accelerator)
+samples = KeptSamples(PipelineDraw(load_pipeline(teacher), accelerator.device), 2, 0, accelerator)
 kept, rows = KeptMoments(judge.dimension, N), samples.rows(N)
 go_through(samples.batches(N), rows, [Pass(judge, [kept])], 256)
 moments = kept.reduced(samples)[0].gaussian()
@@ -193,6 +192,7 @@ found = {"processes": accelerator.num_processes, "rows": report.rows, "samples":
 torch.save(found, f"{out}/{accelerator.process_index}.pt")
 accelerator.end_training()
 """
+PLACES = os.pathsep.join([os.path.dirname(__file__), str(ROOT / "tests")])
 ASKED = {"metrics": ["fid", "kid", "prc"], "extractor": str(EXTRACTOR), "n": N, "seeds": [0], "steps": [2]}
 
 
@@ -200,7 +200,7 @@ def test_two_processes_measure_what_one_measures(tmp_path):
     """The whole of an evaluation: the same images in the same files, the same moments, the same figures."""
     teacher = tiny("ddpm", tmp_path / "teacher")
     (tmp_path / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "ACCELERATE_USE_CPU": "true"}
+    env = {**os.environ, "PYTHONPATH": PLACES, "ACCELERATE_USE_CPU": "true"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, how in (("one", []), ("two", launch)):
         command = [sys.executable, *how, tmp_path / "script.py", teacher, tmp_path / name]

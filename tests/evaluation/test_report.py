@@ -19,7 +19,7 @@ from dxmi.data.load import load_images
 from dxmi.evaluation.earlier_reports import compared, earlier, joined, load_report
 from dxmi.evaluation.measure import data_floor
 from dxmi.evaluation.report import Report, over_seeds
-from dxmi.evaluation.tables import cells, markdown, table
+from dxmi.evaluation.tables import cells, markdown, report_table
 
 
 def row(name="DDIM", steps=4, samples=10_000, **metrics):
@@ -84,7 +84,7 @@ def test_a_narrow_screen_cuts_no_figure():
     wide = {name: [0.12341 + k, 0.1, 0.2] for k, name in enumerate(names)}
     rows = [row("DPMSolverMultistep", **wide), floor()]
     console = Console(file=StringIO(), width=80)
-    console.print(table(rows))
+    console.print(report_table(rows))
     shown = console.file.getvalue()
     assert {word for line in cells(rows)[1:] for cell in line[1:] for word in cell.split()} <= set(shown.split())
     assert "mean ±standard deviation over seeds (minimum)" in shown and "fd, fid, kd, kid: lower is better" in shown
@@ -136,7 +136,7 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
     other = row(steps=10) | {"subject": {"pipeline": "1", "prompts": []}}
     for rows, says in (([row(), other], "another subject"), ([row()], "left out")):
         with pytest.raises(
-            ConfigError, match=rf"^--out: .* holds a report of something else \(DDIM, 10 steps: {says}\); give"
+            ConfigError, match=rf"^out: .* holds a report of something else \(DDIM, 10 steps: {says}\); give"
         ):
             earlier(tmp_path, rows, STAMP)
     spread = (
@@ -144,7 +144,7 @@ def test_a_folder_keeps_to_what_it_measured(tmp_path):
     )
     for text in ("{", "{}", "[]", '{"rows": [1], "stamp": {}}', spread):
         (tmp_path / "report.json").write_text(text)
-        with pytest.raises(ConfigError, match="^--out: .*report.json holds no report"):
+        with pytest.raises(ConfigError, match="^out: .*report.json holds no report"):
             earlier(tmp_path, [row()], STAMP)
 
 
@@ -181,7 +181,7 @@ def test_reports_are_compared_only_if_made_alike(tmp_path, capsys):
     assert "prompts.0: a cat -> a dog" in capsys.readouterr().err
     (tmp_path / "d.json").write_text(json.dumps({"rows": []}))
     for bad in ("d.json", "none.json"):
-        with pytest.raises(ConfigError, match=f"--compare: .*{bad} holds no report"):
+        with pytest.raises(ConfigError, match=f"^compare: .*{bad} holds no report"):
             compared(tmp_path / "a" / "report.json", tmp_path / bad)
 
 
@@ -226,7 +226,7 @@ def test_noise_may_differ_and_seeds_only_where_both_have_some(other, differing, 
     if differing is None:
         assert len(compared(*paths).rows) == len(compared(*paths[::-1]).rows) == 2
     else:
-        with pytest.raises(ConfigError, match=f"^--compare: the two were not made alike: {differing}$"):
+        with pytest.raises(ConfigError, match=f"^compare: the two were not made alike: {differing}$"):
             compared(*paths)
 
 
