@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from dxmi.api.errors import ConfigError, require
 from dxmi.config.checked import Checked
 from dxmi.config.run_file import without_format
-from dxmi.config.yaml_files import absolute, put, read
+from dxmi.config.yaml_files import absolute, put, read_yaml
 
 T = TypeVar("T")
 Given = str | Path | Mapping[str, Any]
@@ -27,7 +27,7 @@ def check_given(kind: type[T], config: Given | Checked[T], overrides: Mapping[st
         require(not overrides, "overrides", "this config is checked already", "give a file or a mapping")
         return config
     if isinstance(config, str | Path):
-        _, values = without_format(read(config), Path(config))
+        _, values = without_format(read_yaml(config), Path(config))
     else:
         _, values = without_format(absolute(copy.deepcopy(dict(config)), Path.cwd()), Path("config"))
     for key, value in (overrides or {}).items():

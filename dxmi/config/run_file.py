@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dxmi.api.errors import ConfigError
-from dxmi.config.yaml_files import read
+from dxmi.config.yaml_files import read_yaml
 
 NAME = "run.yaml"
 FORMAT = 1
@@ -26,7 +26,7 @@ def read_run_file(folder: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         ConfigError: there is no such file, it is no YAML mapping, or a newer dxmi wrote it
     """
-    return without_format(read(folder / NAME), folder / NAME)
+    return without_format(read_yaml(folder / NAME), folder / NAME)
 
 
 def without_format(config: dict[str, Any], place: Path) -> tuple[int, dict[str, Any]]:

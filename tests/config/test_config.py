@@ -6,11 +6,8 @@ from conftest import DIGITS
 
 from dxmi.api import Energy
 from dxmi.cli.main import main
-from dxmi.config.chains import ChainsConfig
-from dxmi.config.checked import Checked, build_plugin
-from dxmi.config.pretrain import PretrainConfig
-from dxmi.config.run import TrainConfig
-from dxmi.config.yaml_files import differences, put, read
+from dxmi.config import ChainsConfig, Checked, PretrainConfig, TrainConfig, build_plugin, read_yaml
+from dxmi.config.yaml_files import differences, put
 
 
 def test_defaults_are_filled_in_at_every_depth(config):
@@ -52,7 +49,7 @@ def test_plugin_by_its_bare_name():
     ],
 )
 def test_every_key_can_be_overridden(argument, keys, expected, config, write):
-    found = read(write(config), argument)
+    found = read_yaml(write(config), argument)
     for key in keys:
         found = found[key]
     assert found == expected
@@ -62,7 +59,7 @@ def test_relative_paths_belong_to_the_file_that_names_them(tmp_path, monkeypatch
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c.yaml").write_text("data: {path: ../images}\nsampler: {teacher: google/ddpm-cifar10-32}")
     monkeypatch.chdir(tmp_path)
-    found = read("sub/c.yaml", ["--energy.path", "./here"])
+    found = read_yaml("sub/c.yaml", ["--energy.path", "./here"])
     assert found["data"]["path"] == str(tmp_path / "images")
     assert found["energy"]["path"] == str(tmp_path / "here")
     assert found["sampler"]["teacher"] == "google/ddpm-cifar10-32"
@@ -111,7 +108,7 @@ def test_print_config_prints_the_resolved_config(config, write, capsys):
     path = write(config)
     assert main(["train", str(path), "--print_config", "--seed", "5"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["seed"] == 5 and printed == Checked(TrainConfig, read(path, ["--seed", "5"])).resolved
+    assert printed["seed"] == 5 and printed == Checked(TrainConfig, read_yaml(path, ["--seed", "5"])).resolved
 
 
 def test_help_shows_the_options_of_the_named_plugins(config, write, capsys):
@@ -150,7 +147,7 @@ def test_put_keeps_the_neighbours():
 
 def test_shipped_configs_are_valid():
     for path in sorted((DIGITS.parents[2] / "configs").glob("*.yaml")):
-        raw = read(path)
+        raw = read_yaml(path)
         kind = PretrainConfig if "sampler" not in raw else ChainsConfig if "chains" in raw else TrainConfig
         resolved = Checked(kind, raw).resolved
         data = resolved.get("data")
