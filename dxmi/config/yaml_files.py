@@ -12,7 +12,7 @@ from dxmi.api import ConfigError
 
 
 def read_yaml(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """A YAML file with ``--key.sub VALUE`` overrides laid over it, in the dialect.
+    """A YAML file with ``--key.sub VALUE`` overrides laid over it.
 
     Strings that start with ``./`` or ``../`` become absolute paths: in the file relative to it, in overrides to the
     working directory.
@@ -21,14 +21,14 @@ def read_yaml(path: str | Path, overrides: list[str] | None = None) -> dict[str,
         ConfigError: the file is missing or no YAML mapping, or an override is malformed
     """
     try:
-        found = yaml.load(Path(path).read_text(), Loader)
+        content = yaml.load(Path(path).read_text(), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(path, f"is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ConfigError(path, "is not a YAML mapping of keys to values")
-    config: dict[str, Any] = absolute(found, Path(path).resolve().parent)
+    config: dict[str, Any] = absolute(content, Path(path).resolve().parent)
     overlay(config, overrides or [])
     return config
 
@@ -70,23 +70,32 @@ def absolute(value: Any, folder: Path) -> Any:
     return str((folder / value).resolve()) if isinstance(value, str) and value.startswith(("./", "../")) else value
 
 
-def put(config: Any, keys: list[str], value: Any) -> None:
-    """Set ``config[a][b][c]``; a plugin given by its bare name becomes a mapping, a list is indexed by number."""
+def put(config: Any, keys: list[str], value: Any, place: str = "") -> None:
+    """Set ``config[a][b][c]``; a plugin given by its bare name becomes a mapping, a list is indexed by number.
+
+    Args:
+        config: mappings and lists, changed in place
+        keys: the path from there
+        value: what is put there
+        place: the full path of ``config`` itself, for the message
+
+    Raises:
+        ConfigError: a list has no such position
+    """
     key: Any = keys[0]
+    path = f"{place}.{key}" if place else key
     if isinstance(config, list):
         if not key.isdigit() or int(key) >= len(config):
-            raise ConfigError(
-                key, f"it is no position in a list of {len(config)}", "count from 0, as --evaluators.0.samples"
-            )
+            raise ConfigError(path, f"it is no position in a list of {len(config)}", "count from 0")
         key = int(key)
     if len(keys) == 1:
         config[key] = value
         return
-    below = config[key] if isinstance(config, list) else config.get(key)
-    if not isinstance(below, dict | list):
-        below = {} if below is None else {"name": below}
-    config[key] = below
-    put(below, keys[1:], value)
+    inside = config[key] if isinstance(config, list) else config.get(key)
+    if not isinstance(inside, dict | list):
+        inside = {} if inside is None else {"name": inside}
+    config[key] = inside
+    put(inside, keys[1:], value, path)
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -1,10 +1,15 @@
 """The YAML dialect: what it accepts, and the one line that it refuses with."""
 
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import DIGITS
 
-from dxmi.api import Energy
+from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
 from dxmi.config import ChainsConfig, Checked, PretrainConfig, TrainConfig, build_plugin, read_yaml
 from dxmi.config.yaml_files import differences, put
@@ -79,7 +84,17 @@ def test_relative_paths_belong_to_the_file_that_names_them(tmp_path, monkeypatch
         (["--energy", "convv"], "energy: no plugin 'convv' among the energies; nearest: conv"),
         (["--energy", "null"], "energy"),
         (["--energy", "[1]"], "energy.experts.0: give a plugin as {name: ..., options}"),
-        (["--evaluators.0.samples", "3"], "'0' is no position in a list of 0"),
+        (["--energy", "[null]"], "energy.experts.0: give a plugin as {name: ..., options}"),
+        (["--evaluators.0.samples", "3"], "evaluators.0: it is no position in a list of 0; count from 0"),
+        (["--evaluators", "fidelity"], "evaluators: expected a list[plugin]. Got value: fidelity"),
+        (["--lr", "fast"], "lr: expected a mapping. Got value: fast"),
+        (["--lr", "null"], "lr: it cannot be null; leave it out for its default"),
+        (["--replay", "5"], "replay: expected one of mapping, null. Got value: 5"),
+        (["--replay.fill", "rejection"], "replay.fill.scale: it is missing; give it"),
+        (["--compare_steps", "[4, x]"], "compare_steps: expected a list[int]. Got value: [4, 'x']"),
+        (["--betas", "[0.5]"], "betas: expected one of tuple[float, float], null. Got value: [0.5]"),
+        (["--data.crop", "left"], "data.crop: expected one of ['centre', 'random']. Got value: left"),
+        (["--sampler.lora", "{rank: many}"], "sampler.lora.rank: expected an int. Got value: many"),
         (["steps", "3"], "steps: give overrides as --key.sub VALUE"),
         (["--steps"], "--steps: give overrides as --key.sub VALUE"),
     ],
@@ -89,6 +104,61 @@ def test_wrong_keys_and_types_are_named(argument, says, config, write, tmp_path,
     complaint = capsys.readouterr().err
     assert says in complaint and complaint.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--qqqq", "qqqq: no such key; see docs/config.md"),
+        ("--game.qqqq", "game.qqqq: no such key; see docs/config.md"),
+        ("--sampler.qqqq", "sampler.qqqq: no such key; --help lists them"),
+        ("--lr.qqqq", "lr.qqqq: no such key; nearest: energy, sampler, std, value"),
+        ("--energy.qqqq", "energy.qqqq: no such key; nearest: width, blocks, time, activation, classes, text"),
+    ],
+)
+def test_of_many_keys_that_are_far_from_a_wrong_one_none_is_listed(argument, says, config, write, tmp_path, capsys):
+    assert main(["train", str(write(config)), "--out", str(tmp_path / "run"), argument, "1"]) == 2
+    assert capsys.readouterr().err == f"dxmi: {says}\n"
+
+
+@pytest.mark.parametrize("key", ["energy", "sampler", "sampler.teacher", "sampler.scheduler"])
+def test_a_missing_key_is_named(key, config):
+    *path, last = key.split(".")
+    del reduce(getitem, path, config)[last]
+    with pytest.raises(ConfigError) as error:
+        Checked(TrainConfig, config)
+    assert (error.value.key, error.value.reason, error.value.cure) == (key, "it is missing", "give it")
+
+
+@dataclass
+class Inner:
+    rate: float = 1  # an int, as people write it
+    size: int = 2
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=lambda: Inner(rate=5))
+    other: Inner | None = None
+    sizes: list[int] = field(default_factory=lambda: [1])
+    either: int | float = 0
+    turned: float | int = 0
+    path: Path = Path("there")
+
+
+def test_keys_that_are_not_given_are_as_in_the_default_of_their_mapping():
+    checked = Checked(Outer, {"inner": {"size": 3}, "other": {"size": 4}})
+    assert checked.build() == Outer(Inner(5.0, 3), Inner(1.0, 4))
+    assert checked.resolved["inner"] == {"rate": 5.0, "size": 3} and type(checked.resolved["inner"]["rate"]) is float
+    assert checked.resolved["path"] == "there"  # as YAML has it
+
+
+def test_values_are_converted_to_their_types_and_what_was_given_stays_as_it_was():
+    given = {"inner": {"rate": 2}, "sizes": ["3"], "either": 1, "turned": 1, "path": "here"}
+    checked = Checked(Outer, given)
+    assert checked.build() == Outer(Inner(2.0), sizes=[3], either=1, turned=1, path=Path("here"))
+    assert (type(checked.values.either), type(checked.values.turned)) == (int, float)  # the first that takes it
+    assert given["sizes"] == ["3"] and isinstance(checked.values.inner.options["rate"], float)
 
 
 @pytest.mark.parametrize(
