@@ -19,8 +19,7 @@ from dxmi.evaluation.kept_samples import KeptSamples
 from dxmi.evaluation.options import EvaluateOptions
 from dxmi.evaluation.shared_samples import SharedSamples, StoredSamples
 from dxmi.evaluation.stored_images import Given, images, path_of
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline
+from dxmi.pipelines import PipelineDraw, load_pipeline
 from dxmi.runs.folder import Run
 
 USUAL = 64

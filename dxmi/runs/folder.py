@@ -12,8 +12,7 @@ import torch
 from dxmi.api import ConfigError, Draw, Energy
 from dxmi.config import Checked, TrainConfig
 from dxmi.config.run_file import NAME, read_run_file
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline, what_else
+from dxmi.pipelines import PipelineDraw, load_pipeline, what_else
 from dxmi.runs.energy import load_energy_folder
 from dxmi.runs.finished import Finished, load_density, load_learned
 

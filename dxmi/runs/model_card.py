@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from dxmi.pipelines.calls import PipelineCall, call_of_folder
+from dxmi.pipelines import PipelineCall, call_of_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PLACE = "path/of/this/folder"

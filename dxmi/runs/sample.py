@@ -14,8 +14,7 @@ from dxmi.chains.density_run import chains_of
 from dxmi.chains.draw import first_samples
 from dxmi.chains.log_weights import drawn_figures, tensors
 from dxmi.config import ChainsConfig, check_given
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline
+from dxmi.pipelines import PipelineDraw, load_pipeline
 from dxmi.runs.folder import Run
 
 AT_ONCE = 64

@@ -20,8 +20,7 @@ from dxmi.config import DataConfig
 from dxmi.data.load import load_data
 from dxmi.evaluation.kept_samples import KeptSamples, ahead
 from dxmi.evaluation.shared_samples import StoredSamples
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline
+from dxmi.pipelines import PipelineDraw, load_pipeline
 
 N = CHUNK + 40
 
@@ -178,8 +177,7 @@ from dxmi_plugins.evaluators.fidelity.passes import KeptMoments, Pass, go_throug
 from test_samples import DIGITS, EXTRACTOR, N, ASKED
 import dxmi
 from dxmi.evaluation.kept_samples import KeptSamples
-from dxmi.pipelines.draw import PipelineDraw
-from dxmi.pipelines.load import load_pipeline
+from dxmi.pipelines import PipelineDraw, load_pipeline
 
 teacher, out = sys.argv[1:]
 report = dxmi.evaluate(teacher, DIGITS, **ASKED, out=out)

@@ -20,7 +20,7 @@ from dxmi.cli.main import main
 from dxmi.evaluation.earlier_reports import load_report
 from dxmi.evaluation.measure import measure
 from dxmi.evaluation.stored_images import images
-from dxmi.pipelines.draw import PipelineDraw
+from dxmi.pipelines import PipelineDraw
 
 TEACHER = ROOT / "examples" / "teachers" / "digits"
 JUDGE = ["--reference", str(DIGITS), "--extractor", str(EXTRACTOR)]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from dxmi.api import ConfigError, Levels, Schedule
-
-from .few_step import FewStepScheduler, std_up
+from dxmi_plugins.schedulers.few_step import FewStepScheduler, std_up
 
 
 class AncestralScheduler:

@@ -12,9 +12,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError
-
-from .noise_ladder import chosen_step_size, ladder, step_size_at
-from .noise_ladder import suggest_sigmas as suggest_sigmas
+from dxmi.api.noise import per_row
+from dxmi_plugins.schedulers.noise_ladder import chosen_step_size, ladder, step_size_at
+from dxmi_plugins.schedulers.noise_ladder import suggest_sigmas as suggest_sigmas
 
 
 class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -105,7 +105,7 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``x + sigma_t*noise``: clean x and noise (B,*S), timesteps (B,) integer in 0..N-1 -> (B,*S)."""
         sigma = self.sigmas.to(original_samples)[timesteps.to(original_samples.device)]
-        return original_samples + sigma.reshape(-1, *[1] * (original_samples.ndim - 1)) * noise
+        return original_samples + per_row(sigma, original_samples) * noise
 
     def score(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
         """The score that the network's output (B,*S) at x (B,*S) stands for, by prediction type (TOOLBOX row 22)."""

@@ -7,14 +7,17 @@ Step sizes are h of ``x + h*score + sqrt(2*h)*eps``, as in the second; those of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
+from scipy.optimize import brentq
+from scipy.special import ndtr
 from torch import Tensor
 
 from dxmi.api import ConfigError
 
 WIDEST_RATIO = 2.0  # of neighbouring levels; with few dimensions technique 2 asks for any ratio, however wide
+
+EXACTLY = {"xtol": 1e-16, "rtol": 1e-15}  # a root to the last digits
 
 
 def ladder(sigmas: list[float] | None, sigma_max: float, sigma_min: float, levels: int) -> list[float]:
@@ -91,11 +94,11 @@ def level_ratio(dimensions: int) -> float:
     Solves ``Phi(sqrt(2D)*(r-1) + 3r) - Phi(sqrt(2D)*(r-1) - 3r) = 1/2``, and gives at most 2.
     """
 
-    def too_close(ratio: float) -> bool:
+    def excess(ratio: float) -> float:
         away = math.sqrt(2 * dimensions) * (ratio - 1)
-        return _normal_cdf(away + 3 * ratio) - _normal_cdf(away - 3 * ratio) > 0.5
+        return float(ndtr(away + 3 * ratio) - ndtr(away - 3 * ratio)) - 0.5
 
-    return _last(too_close, 1.0, WIDEST_RATIO)
+    return WIDEST_RATIO if excess(WIDEST_RATIO) > 0 else float(brentq(excess, 1.0, WIDEST_RATIO, **EXACTLY))
 
 
 def best_step_size(sigma_min: float, ratio: float, inner: int) -> float:
@@ -105,12 +108,12 @@ def best_step_size(sigma_min: float, ratio: float, inner: int) -> float:
     ``(1 - u)^(2*inner)*(ratio^2 - s) + s`` in units of the level's. Never below 1, it is least for one u in (0, 1).
     """
 
-    def falls(u: float) -> bool:
+    def slope(u: float) -> float:
         s, kept = 2 / (2 - u), (1 - u) ** (2 * inner)
         slope_s, slope_kept = 2 / (2 - u) ** 2, -2 * inner * (1 - u) ** (2 * inner - 1)
-        return slope_kept * (ratio**2 - s) + (1 - kept) * slope_s < 0
+        return slope_kept * (ratio**2 - s) + (1 - kept) * slope_s
 
-    return _last(falls, 0.0, 1.0) * sigma_min**2
+    return float(brentq(slope, 0.0, 1.0, **EXACTLY)) * sigma_min**2
 
 
 def suggest_sigmas(data: Tensor, sigma_min: float = 0.01, inner: int = 5) -> tuple[list[float], float]:
@@ -132,15 +135,3 @@ def suggest_sigmas(data: Tensor, sigma_min: float = 0.01, inner: int = 5) -> tup
     levels = 1 + round(math.log(sigma_max / sigma_min) / math.log(level_ratio(data[0].numel())))
     sigmas = geometric_sigmas(sigma_max, sigma_min, max(2, levels))
     return sigmas, chosen_step_size(None, sigmas, inner)
-
-
-def _normal_cdf(z: float) -> float:
-    return (1 + math.erf(z / math.sqrt(2))) / 2
-
-
-def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The last number in low..high up to which ``holds`` does, by bisection."""
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
