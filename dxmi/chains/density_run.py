@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dxmi.api import ConfigError
+from dxmi.api.errors import require
+from dxmi.api.files import whole_folder
 from dxmi.chains.density import ChainSamples, known_cost, run_chains
 from dxmi.chains.density_pictures import save_picture
 from dxmi.config import ChainsConfig, Checked
@@ -65,21 +65,18 @@ def save_chains(config: Checked[ChainsConfig], out: Path) -> dict[str, Any]:
         ConfigError: what the config asks for cannot be, or ``out`` is taken
         FloatingPointError: a chain is not finite
     """
-    if out.exists():
-        raise ConfigError("out", f"{out} is already there", "give another folder")
+    require(not out.exists(), "out", f"{out} is already there", "give another folder")
     run = built(config)
     chains = run_built(run)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     own = {k: v.cpu() for k, v in run.sampler.report().items() if isinstance(v, Tensor) and len(v.shape) == 1}
     states = {"samples": chains.samples.contiguous().cpu(), "energies": chains.energies.cpu()}
-    save_file({**own, **states, "trace_energies": chains.trace_energies.cpu()}, partial / "samples.safetensors")
     device = chains.samples.device.type
     stamp = {"dxmi": version("dxmi"), "torch": torch.__version__, "seed": run.seed, "device": device}
     report = chains.diagnostics | {"stamp": stamp}
-    (partial / "diagnostics.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_run_file(partial, config.resolved)
-    save_picture(run.energy, chains, partial / "picture.png", run.sampler.tau)
-    partial.rename(out)
+    with whole_folder(out) as draft:
+        draft.mkdir()
+        save_file({**own, **states, "trace_energies": chains.trace_energies.cpu()}, draft / "samples.safetensors")
+        (draft / "diagnostics.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        write_run_file(draft, config.resolved)
+        save_picture(run.energy, chains, draft / "picture.png", run.sampler.tau)
     return report

@@ -15,6 +15,7 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
 
     from dxmi.config import Checked, read_yaml
     from dxmi.config.help_text import help_text
+    from dxmi.config.run_file import without_format
 
     if options.config and overrides and not Path(options.config).is_file():
         raise ConfigError(options.config, "no such file", "give the config first, then --key VALUE")
@@ -24,7 +25,7 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
         return None
     if options.config is None:
         raise ConfigError(options.command, "give a config file, such as configs/digits.yaml")
-    given = read_yaml(options.config, overrides)
+    _, given = without_format(read_yaml(options.config, overrides), Path(options.config))
     for key, command in {"sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
         if key in given and command != options.command and key not in kind.__dataclass_fields__:
             raise ConfigError(options.config, f"is for 'dxmi {command}'")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
-from rich.progress import track
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -22,6 +21,7 @@ from dxmi.pretraining.noise_levels import ddpm_model, multi_noise_model
 from dxmi.pretraining.one_score import score_model
 from dxmi.pretraining.reconstruction import reconstruction_model
 from dxmi.runs.folder import Run, holds_network
+from dxmi.screen import Screen
 
 
 def pretrain(config: Given | Checked[PretrainConfig], out: str | Path | None = None, **overrides: Any) -> Path:
@@ -53,7 +53,18 @@ def pretrain(config: Given | Checked[PretrainConfig], out: str | Path | None = N
 
 
 def learn(run: PretrainConfig, source: Source, model: Model, resolved: dict[str, Any], out: Path) -> None:
-    """All steps of the optimiser; the averaged network and its figures go to ``out``. See ``pretrain``."""
+    """All steps of the optimiser; the averaged network and its figures go to ``out``.
+
+    Args:
+        run: rates, steps and the like
+        source: where batches come from
+        model: the network, its loss and its files
+        resolved: the config with every default, for the files
+        out: the folder
+
+    Raises:
+        FloatingPointError: the loss is not finite; nothing is written
+    """
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
     # an energy's additive constant is in no score, and distributed training has to know that it stays without gradient
@@ -65,20 +76,22 @@ def learn(run: PretrainConfig, source: Source, model: Model, resolved: dict[str,
     network, optimizer = accelerator.prepare(model.network, optimizer)
     ema = AveragedModel(model.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema))  # type: ignore[no-untyped-call]
     set_seed(run.seed, device_specific=True)
-    for k in track(range(run.steps), "pretraining", disable=not accelerator.is_main_process):
-        batch = draw_batch(source, run.data, k, run.seed, accelerator)
-        loss = descend(model.loss(network, batch), k, network, optimizer, run.clip, accelerator)
-        schedule.step()
-        ema.update_parameters(model.network)
+    with Screen(accelerator.is_main_process).bar("pretraining", run.steps) as bar:
+        for k in range(run.steps):
+            batch = draw_batch(source, run.data, k, run.seed, accelerator)
+            loss = descend(model.loss(network, batch), k, network, optimizer, run.clip, accelerator)
+            schedule.step()
+            ema.update_parameters(model.network)
+            bar.advance(1)
     if accelerator.is_main_process:
-        found = {"last loss": loss.item(), **model.save(ema.module.eval(), out, resolved)}
-        print(", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        figures = {"last loss": loss.item(), **model.save(ema.module.eval(), out, resolved)}
+        print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
 def descend(loss: Tensor, k: int, network: nn.Module, optimizer: Any, clip: float, accelerator: Accelerator) -> Tensor:
-    """Step ``k`` of the optimiser; the loss without its graph.
+    """Step ``k`` of the optimiser on ``loss``, with the gradient's norm cut to ``clip``; the loss without its graph.
 
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the weights have not moved

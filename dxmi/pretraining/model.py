@@ -46,7 +46,11 @@ def build(kind: Any, key: str, options: dict[str, Any]) -> Any:
 
 
 def free_network(run: PretrainConfig, source: Source, sigmas: list[float] | None) -> ScoreNetwork:
-    """A ``ScoreNetwork`` for the data."""
+    """A ``ScoreNetwork`` for the data, with these stds of noise levels, or of one score.
+
+    Raises:
+        ConfigError: ``score`` has an option that there is not, or one that the data and the noise tell
+    """
     fixed = {"shape": list(source.event_shape), "sigmas": sigmas}
     for key in fixed:
         require(key not in (run.score or {}), f"score.{key}", "it is read from the data and noise", "leave it out")
@@ -64,9 +68,9 @@ def save_free(network: nn.Module, out: Path, x: Tensor) -> dict[str, float]:
 
 def save_report(score: Score, x: Tensor, v: Tensor | None, out: Path) -> dict[str, float]:
     """Write ``report.json``, how far a score is from a gradient at events x (B,*S); v as in ``asymmetry``."""
-    found = {"asymmetry": asymmetry(score, x, v).item()}
-    (out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
-    return found
+    figures = {"asymmetry": asymmetry(score, x, v).item()}
+    (out / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
 
 
 def cleanest(run: PretrainConfig, source: Source, sigma: float, most: int = 256) -> Tensor:

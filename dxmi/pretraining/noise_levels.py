@@ -25,7 +25,11 @@ FEW = 16  # images for a UNet's asymmetry: passes back through a pass back keep 
 
 
 def ddpm_model(run: PretrainConfig, source: Source) -> Model:
-    """A UNet that denoises at the levels of a ``DDPMScheduler``."""
+    """A UNet that denoises at the levels of a ``DDPMScheduler`` (TOOLBOX row 26; Ho et al. 2020).
+
+    Raises:
+        ConfigError: the scheduler or the UNet does not take its options, or the data are no images
+    """
     from diffusers import DDPMScheduler
 
     scheduler = build(DDPMScheduler, "noise", run.noise)
@@ -35,7 +39,7 @@ def ddpm_model(run: PretrainConfig, source: Source) -> Model:
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         x0 = batch.items
         noise, t = torch.randn_like(x0), torch.randint(len(scheduler), (len(x0),), device=x0.device)
-        return ddpm_loss(network, scheduler, x0, noise, t, *told(batch))
+        return ddpm_loss(network, scheduler, x0, noise, t, *labels(batch))
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
         save_unet(network, scheduler, out)
@@ -44,7 +48,7 @@ def ddpm_model(run: PretrainConfig, source: Source) -> Model:
     return Model(build_unet(run, source), loss, save)
 
 
-def told(batch: Batch) -> tuple[Tensor, ...]:
+def labels(batch: Batch) -> tuple[Tensor, ...]:
     """What a network takes after x and t: the labels (B,), or nothing."""
     return (batch.about,) if isinstance(batch.about, Tensor) else ()
 
@@ -57,19 +61,23 @@ def save_unet(network: nn.Module, scheduler: Any, out: Path) -> None:
     (ConsistencyModelPipeline if labelled else DDPMPipeline)(unet=network, scheduler=scheduler).save_pretrained(out)
 
 
-def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
-    """``score_matching.ddpm`` of a UNet: x0, noise (B,C,H,W), timesteps t and labels (B,) -> scalar per pixel."""
+def ddpm_loss(network: nn.Module, scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor, *classes: Tensor) -> Tensor:
+    """``score_losses.ddpm`` of a UNet: x0, noise (B,C,H,W), timesteps t and classes (B,) -> scalar per pixel."""
     kept, kind = scheduler.alphas_cumprod.to(x0)[t], scheduler.config.prediction_type
 
     def output(x: Tensor) -> Tensor:
-        return network(x, t, *labels).sample  # type: ignore[no-any-return]
+        return network(x, t, *classes).sample  # type: ignore[no-any-return]
 
     losses = score_losses.ddpm(output, kind, x0, noise, kept.sqrt(), (1 - kept).sqrt())
     return losses.mean() / x0[0].numel()
 
 
 def build_unet(run: PretrainConfig, source: Source) -> nn.Module:
-    """A ``UNet2DModel`` for the images, and for their classes if ``data.label`` tells them."""
+    """A ``UNet2DModel`` for the images, and for their classes if ``data.label`` tells them.
+
+    Raises:
+        ConfigError: the data are no images or do not tell their classes, or ``unet`` has an option that there is not
+    """
     from diffusers import UNet2DModel
 
     if not isinstance(source, Images | Stream):
@@ -86,7 +94,13 @@ def build_unet(run: PretrainConfig, source: Source) -> nn.Module:
 
 
 def multi_noise_model(run: PretrainConfig, source: Source) -> Model:
-    """A score for every noise level of the annealed-Langevin scheduler: a UNet of images, or a ``ScoreNetwork``."""
+    """A score for every noise level of the annealed-Langevin scheduler: a UNet of images, or a ``ScoreNetwork``.
+
+    Its loss weighs levels by a power of sigma (TOOLBOX row 20; Song and Ermon 2019).
+
+    Raises:
+        ConfigError: the scheduler or the network does not take its options
+    """
     scheduler = noise_levels(run, source)
     kind, sigmas = scheduler.config.prediction_type, scheduler.sigmas.float()
     power = 2.0 if run.anneal_power is None else run.anneal_power
@@ -98,7 +112,7 @@ def multi_noise_model(run: PretrainConfig, source: Source) -> Model:
         t = torch.randint(len(sigmas), (len(x0),), device=x0.device)
 
         def score(x: Tensor, sigma: Tensor) -> Tensor:
-            output = network(x, t, *told(batch))
+            output = network(x, t, *labels(batch))
             return convert(output if free else output.sample, kind, "score", x, 1.0, sigma)
 
         losses = score_losses.multi_noise(score, x0, torch.randn_like(x0), sigmas.to(x0)[t], power)
@@ -117,18 +131,22 @@ def multi_noise_model(run: PretrainConfig, source: Source) -> Model:
 def unet_report(unet: nn.Module, kind: str, batch: Batch, sigma: float, out: Path) -> dict[str, float]:
     """Write ``report.json`` of a UNet's score at images (B,C,H,W) with the cleanest level's noise, of std sigma."""
     place = next(unet.parameters()).device
-    labels = tuple(part.to(place) for part in told(batch))
+    classes = tuple(part.to(place) for part in labels(batch))
     x = (batch.items + sigma * torch.randn_like(batch.items)).to(place)
     t = torch.zeros(len(x), dtype=torch.long, device=place)
 
     def score(y: Tensor) -> Tensor:
-        return convert(unet(y, t, *labels).sample, kind, "score", y, 1.0, sigma)
+        return convert(unet(y, t, *classes).sample, kind, "score", y, 1.0, sigma)
 
     return save_report(score, x, score_losses.probes(x, "rademacher"), out)
 
 
 def noise_levels(run: PretrainConfig, source: Source) -> Any:
-    """The scheduler that the noise options ask for; ``sigma_max: data`` and no levels are found from the data."""
+    """The scheduler that the noise options ask for; ``sigma_max: data`` and no levels are found from the data.
+
+    Raises:
+        ConfigError: it does not take them
+    """
     scheduler_class = plugins.load("dxmi.diffusers", "annealed_langevin")
     given = {key: value for key, value in run.noise.items() if (key, value) != ("sigma_max", "data")}
     if run.score is not None:
@@ -137,5 +155,5 @@ def noise_levels(run: PretrainConfig, source: Source) -> Any:
     scheduler = build(scheduler_class, "noise", given)
     if given.get("sigmas") is not None or "sigma_max" in given:
         return scheduler
-    found = scheduler_class.suggest(some(run, source), scheduler.config.sigma_min)
-    return build(scheduler_class, "noise", {**found, **given})
+    levels = scheduler_class.suggest(some(run, source), scheduler.config.sigma_min)
+    return build(scheduler_class, "noise", {**levels, **given})

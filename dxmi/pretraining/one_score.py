@@ -25,7 +25,11 @@ IMPLICIT = ("implicit", "hutchinson", "sliced")
 
 
 def score_model(run: PretrainConfig, source: Source) -> Model:
-    """One score, minus an energy's gradient or a ``ScoreNetwork``'s output."""
+    """One score, minus an energy's gradient or a ``ScoreNetwork``'s output.
+
+    Raises:
+        ConfigError: the network does not take the data, or the objective does not fit network or data
+    """
     network = free_network(run, source, None) if run.energy is None else EnergyScore(run.energy)
     losses = objective_loss(run, source)
     check_network(network, some(run, source, 8), run.objective, "score" if run.energy is None else "energy")
@@ -59,7 +63,11 @@ def check_network(network: nn.Module, x: Tensor, objective: str, key: str) -> No
 
 
 def objective_loss(run: PretrainConfig, source: Source) -> Callable[[Score, Tensor], Tensor]:
-    """The objective's loss: a score and clean events (B,*S) -> (B,)."""
+    """The objective's loss: a score and clean events (B,*S) -> (B,) (TOOLBOX rows 15 to 19).
+
+    Raises:
+        ConfigError: explicit without a known density, or an implicit loss on data that have none
+    """
     if run.objective in IMPLICIT:
         check_continuous(run.objective, source)
     if run.objective == "explicit" and not isinstance(source, Draws):

@@ -44,8 +44,8 @@ def reconstruction_model(run: PretrainConfig, source: Source) -> Model:
         raise ConfigError("energy", f"{kind} does not take {tuple(x.shape)}: {first_line(error)}") from error
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
-        found: Tensor = network(batch.items) / batch.items[0].numel()
-        return found
+        per_entry: Tensor = network(batch.items) / batch.items[0].numel()
+        return per_entry
 
     def save(network: nn.Module, out: Path, resolved: dict[str, Any]) -> dict[str, float]:
         save_energy(cast(Reconstruction, network).energy, resolved["energy"], 0, out, source.event_shape)  # type: ignore[arg-type]

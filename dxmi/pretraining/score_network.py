@@ -68,7 +68,7 @@ class EnergyScore(nn.Module):
 
 
 def save_score(network: ScoreNetwork, folder: Path) -> None:
-    """``config.json`` (its options) and ``model.safetensors``."""
+    """Write ``config.json`` (its options) and ``model.safetensors`` into ``folder``, for ``load_score``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"score": network.options}, indent=2) + "\n")
     save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, folder / "model.safetensors")

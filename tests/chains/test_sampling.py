@@ -229,10 +229,10 @@ def test_what_the_command_refuses(arguments, says, tmp_path, capsys):
 def test_help_explains_the_keys_of_a_density(capsys):
     assert main(["sample", str(ROOT / "configs" / "banana_mala.yaml"), "--help"]) == 0
     text = capsys.readouterr().out
-    assert "--sampler.drift_clip" in text and "--energy.b" in text and "--print_config" in text
+    assert "--sampler.drift_clip" in text and "--energy.b" in text and "--print-config" in text
     assert main(["sample", "--help"]) == 0 and "-n" in capsys.readouterr().out
     assert main(["sample"]) == 2 and "sample: give" in capsys.readouterr().err
-    assert main(["sample", str(ROOT), "--print_config"]) == 2 and "--print_config" in capsys.readouterr().err
+    assert main(["sample", str(ROOT), "--print_config"]) == 2 and "--print-config" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_there_stays_as_it_is(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,14 @@ from dxmi_plugins.evaluators.fidelity.frechet import FrechetDistance, Gaussian
 from dxmi_plugins.evaluators.fidelity.passes import KeptFeatures, KeptMoments, Pass, go_through, on_all, read_items
 from dxmi_plugins.evaluators.fidelity.scores import radii
 from dxmi_plugins.evaluators.fidelity.statistics_files import place, read, write
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """Images that say what they are."""
+
+    fingerprint: str | None
+    """SHA-256 of what is stored; None where nothing of theirs is worth a file in the cache"""
 
 
 class Reference:
@@ -28,7 +36,7 @@ class Reference:
     def __init__(self, images: Dataset[Tensor], batch_size: int, cache: bool):
         self.images, self.batch_size = images, batch_size
         self.size = len(images)  # type: ignore[arg-type]
-        self.fingerprint = getattr(images, "fingerprint", None) if cache else None
+        self.fingerprint = images.fingerprint if cache and isinstance(images, Fingerprinted) else None
         self.known: dict[tuple[Extractor, str], dict[str, Tensor]] = {}
         self.distances: dict[Extractor, FrechetDistance] = {}
         self.radii: dict[Extractor, Tensor] = {}
@@ -36,8 +44,8 @@ class Reference:
     def distance(self, extractor: Extractor) -> FrechetDistance:
         """The Fréchet distance to them, after ``prepare``; its eigenvectors are found once."""
         if extractor not in self.distances:
-            found = self.known[extractor, "moments"]
-            self.distances[extractor] = FrechetDistance(Gaussian(found["mean"], found["covariance"]))
+            moments = self.known[extractor, "moments"]
+            self.distances[extractor] = FrechetDistance(Gaussian(moments["mean"], moments["covariance"]))
         return self.distances[extractor]
 
     def features(self, extractor: Extractor) -> Tensor:
@@ -77,13 +85,13 @@ class Reference:
         features, moments = KeptFeatures(extractor.dimension), KeptMoments(extractor.dimension, self.size)
         keepers: list[Any] = [{"features": features, "moments": moments}[kind] for kind in kinds]
         go_through(read_items(self.images, rows), rows, [Pass(extractor, keepers)], self.batch_size)
-        found: dict[str, dict[str, Tensor]] = {}
+        tensors: dict[str, dict[str, Tensor]] = {}
         if "features" in kinds:
-            found["features"] = {"features": features.gathered(samples)}
+            tensors["features"] = {"features": features.gathered(samples)}
         if "moments" in kinds:
             gaussian = moments.reduced(samples)[0].gaussian()
-            found["moments"] = {"mean": gaussian.mean, "covariance": gaussian.covariance}
-        return found
+            tensors["moments"] = {"mean": gaussian.mean, "covariance": gaussian.covariance}
+        return tensors
 
     def key(self, extractor: Extractor, kind: str) -> dict[str, str]:
         """All that these tensors depend on."""
