@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from docstring_parser import Docstring, DocstringStyle, parse
@@ -50,10 +51,11 @@ def code(text: str) -> str:
 def members(kind: type) -> Iterator[tuple[str, str]]:
     """The public methods and properties that a class defines itself, with the first line of each docstring."""
     for name, member in vars(kind).items():
-        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        value = isinstance(member, property | cached_property)
+        function = getattr(member, "fget", getattr(member, "func", getattr(member, "__func__", member)))
         if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
             continue
-        call = name if isinstance(member, property) else signature(name, function, oneline=True)
+        call = name if value else signature(name, function, oneline=True)
         yield call, sentence(function)
 
 
@@ -89,10 +91,11 @@ class Verbatim:
 
 
 def prose(found: Docstring) -> Iterator[str]:
-    """A docstring as Markdown: text, arguments, what is raised."""
+    """A docstring as Markdown: text, tables as they are, arguments, what is returned and raised."""
     for text in (found.short_description, found.long_description):
         for paragraph in (text or "").split("\n\n"):
-            yield from [plain(paragraph)] if paragraph.strip() else []
+            drawn = paragraph.strip().startswith("===")
+            yield from [f"```text\n{paragraph}\n```" if drawn else plain(paragraph)] if paragraph.strip() else []
     items = [f"- `{p.arg_name}`: {plain(p.description or '')}" for p in found.params]
     yield from ["\n".join(items)] if items else []
     if found.returns and found.returns.description:

@@ -185,7 +185,7 @@ def described(module: Any, name: str, room: str) -> Iterator[str]:
     yield from prose(docstring(thing))
     if inspect.isclass(thing):
         methods = [f"- `{call}`: {told}" for call, told in members(thing)]
-        yield from ["\n".join(methods)] if methods else []
+        yield from ["What it has:", "\n".join(methods)] if methods else []
 
 
 # Plugins: the table of built-ins.

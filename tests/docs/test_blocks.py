@@ -1,0 +1,118 @@
+"""The code of README and pages runs, each page's in order in a folder of its own, as a reader would type it.
+
+What would take minutes is made small, and nothing else is: commands and calls get ``SMALL`` and what a comment on the
+page (``in tests:``) says. Folders ``runs/NAME`` that a page uses and does not make are small runs of that kind.
+"""
+
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT
+from pages import PAGES, blocks, commands
+from runs_from_before import bring
+
+import dxmi
+from dxmi.cli import main
+from dxmi.config.yaml_files import Loader
+
+SMALL = {"steps": 2, "tracker": None, "compare_steps": [], "paths": 50, "long_chain": 2, "every.log": 1}
+KEPT = {"digits": "images", "gmm25_vgs": "density", "eight_gaussians_pcd": "pcd", "scores": "score"}
+RUNNABLE = [page for page in PAGES if any(b.language in ("bash", "console", "python") for b in blocks(page))]
+
+
+def small(command, source):
+    """Overrides that make ``dxmi train`` and ``dxmi pretrain`` of a file short."""
+    if command == "pretrain":
+        return {"steps": 2}
+    config = yaml.load(open(source), Loader) if isinstance(source, str) and source.endswith(".yaml") else {}
+    return SMALL | ({"evaluators.0.samples": 20} if config.get("evaluators") else {})
+
+
+def flags(options):
+    return [part for key, value in options.items() for part in (f"--{key}", json.dumps(value))]
+
+
+def typed(line, more):
+    """A command as it is run here: in this process, with what makes it small."""
+    words = shlex.split(line)
+    assert words[0] == "dxmi", f"{line}: say why it is not run"
+    command, *given = words[1:]
+    if "--help" in given or "--print-config" in given or "--compare" in given:
+        return words[1:]
+    if command in ("train", "pretrain"):
+        given += flags(small(command, given[0]))
+    elif command == "sample":
+        given += ["-n", "4"]
+    elif command == "evaluate":
+        given += ["-n", "20", *(["--seeds", "0"] if "--reference" in given else [])]
+    return [command, *given, *more]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder that looks like a clone to whoever stands in it."""
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "pretrain"):
+        monkeypatch.setattr(dxmi, name, shortened(name, getattr(dxmi, name)))
+    measure = dxmi.evaluate
+    monkeypatch.setattr(dxmi, "evaluate", lambda *given, **options: measure(*given, **options | {"n": 20}))
+    return tmp_path
+
+
+def shortened(name, call):
+    return lambda config, *given, **options: call(config, *given, **small(name, config) | options)
+
+
+def bring_what_is_used(text, place):
+    """The runs that code uses and nobody has made."""
+    for name in re.findall(r"runs/(\w+)", text):
+        if name in KEPT and not (place / "runs" / name).exists():
+            folder = place / "kept" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (place / "runs").mkdir(exist_ok=True)
+            shutil.copytree(bring(KEPT[name], folder), place / "runs" / name)
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, place, capsys):
+    names = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.kind == "not run":
+            continue
+        if block.language == "python":
+            bring_what_is_used(block.text, place)
+            exec(compile(block.text, str(block), "exec"), names)
+        elif block.language in ("bash", "console"):
+            for line in commands(block):
+                bring_what_is_used(line if " train " not in line else "", place)
+                capsys.readouterr()
+                command = typed(line, shlex.split(block.why) if block.kind == "in tests" else [])
+                assert main(command) == 0, f"{block}: {line}: {capsys.readouterr().err}"
+                if block.language == "console":
+                    printed = capsys.readouterr()
+                    compare_rows(block, printed.out + printed.err)
+
+
+def compare_rows(block, printed):
+    """Each row that a page shows is there, by its first word."""
+    rows = [line.split()[0] for line in block.text.splitlines() if re.match(r"[a-z]\w+ ", line)]
+    assert rows and all(row in printed for row in rows), f"{block}: {printed}"
+
+
+def test_python_and_the_command_do_the_same(place):
+    """The README's lines of Python are its main command: equal figures, equal weights."""
+    (block,) = [b for b in blocks(ROOT / "README.md") if "dxmi.train(" in b.text]
+    assert len(block.text.splitlines()) <= 12
+    exec(block.text, {})
+    assert main(typed("dxmi train configs/digits.yaml", [])) == 0
+    command, python = place / "runs" / "digits", place / "runs" / "in_python"
+    for name in ("metrics.jsonl", "energy/model.safetensors", "pipeline/unet/diffusion_pytorch_model.safetensors"):
+        assert (command / name).read_bytes() == (python / name).read_bytes(), name
+    rows = [json.loads((run / "evaluation.json").read_text())["rows"] for run in (command, python)]
+    assert rows[0] == rows[1]
