@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,20 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
-from dxmi.api import Cost, Energy, Evaluator, GaussianSampler, Levels, Sampler, Scheduler, Transition, randn
+from dxmi.api import (
+    Cost,
+    Energy,
+    Evaluator,
+    ExactDraws,
+    GaussianSampler,
+    Levels,
+    Noising,
+    Sampler,
+    Scheduler,
+    Transition,
+    ValueGuided,
+    randn,
+)
 from dxmi.chains.rollout import rollout
 from dxmi.game.rollouts import transitions
 
@@ -70,9 +83,9 @@ def check_sampler(build: Callable[[], Sampler], shape: tuple[int, ...]) -> None:
         if isinstance(sampler, GaussianSampler):
             laws = [_moments(sampler(x, t, _cost, None), x, int(t[0])) for x, t, _ in transitions(xs)]
             losses = [(torch.randn_like(m) * m + torch.randn_like(m) * std).sum() for m, std in laws]
-            if sampler.value_guided:
+            if isinstance(sampler, ValueGuided):
                 losses = [sampler.start_loss(_cost, tuple(like.shape))]
-                _check_costs(sampler, xs)
+                _check_costs(sampler, sampler, xs)
             _check_gradients(losses, dict(sampler.named_parameters()))
         loaded.load_state_dict(sampler.state_dict())
         _same(_chain(sampler, like, seed=0), _chain(loaded, like, seed=0), "another with the same state_dict differs")
@@ -165,10 +178,10 @@ def _check_gradients(losses: list[Tensor], tensors: dict[str, Tensor]) -> None:
         _require(reached, f"no finite gradient other than zero reaches {name}")
 
 
-def _check_costs(sampler: GaussianSampler, xs: Tensor) -> None:
+def _check_costs(sampler: Sampler, guided: ValueGuided, xs: Tensor) -> None:
     for x, t, x_next in transitions(xs):
-        _fits(sampler.running_cost(x, t, sampler(x, t, _cost)), (len(x),), x, f"the running cost of step {int(t[0])}")
-        with suppress(NotImplementedError):  # log-weights are optional
+        _fits(guided.running_cost(x, t, sampler(x, t, _cost)), (len(x),), x, f"the running cost of step {int(t[0])}")
+        if isinstance(sampler, Noising):
             _moments(sampler.noising(x_next, t), x_next, int(t[0]))
 
 
@@ -183,11 +196,10 @@ def _check_own_gradient(energy: Energy, x: Tensor) -> None:
 
 
 def _check_sample(energy: Energy, x: Tensor) -> None:
-    state = torch.get_rng_state()
-    try:
-        a, b, c = (energy.sample(4, Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    except NotImplementedError:
+    if not isinstance(energy, ExactDraws):
         return
+    state = torch.get_rng_state()
+    a, b, c = (energy.sample(4, Generator().manual_seed(seed)) for seed in (0, 0, 1))
     _fits(a, x.shape, x, "sample(4)")
     _require(torch.equal(a, b) and not torch.equal(a, c), "sample does not follow its generator")
     _require(torch.equal(state, torch.get_rng_state()), "sample draws from torch's global generator")

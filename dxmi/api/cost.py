@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dxmi.api.energy import Energy
+from dxmi.api.energy import Convolved, Energy
+from dxmi.api.errors import ConfigError
 
 CostToGo = Callable[[Tensor, Tensor], Tensor]
 """``J(x (B,*S), t (B,) integer) -> (B,)``, the expected cost from step t on; ``J(x, T) = E(x)``."""
@@ -17,11 +18,17 @@ class Noised(Energy):
     """The value of a chain whose state carries noise: at step t, the energy convolved with N(0, sigma_t^2 I).
 
     Raises:
-        NotImplementedError: the energy has no such closed form
+        ConfigError: the energy has no such closed form
     """
 
     def __init__(self, energy: Energy, sigmas: Tensor):
         super().__init__()
+        if not isinstance(energy, Convolved):
+            raise ConfigError(
+                "value",
+                f"{type(energy).__name__} has no closed form with noise added, so this sampler needs a value with "
+                "time of its own",
+            )
         self.event_shape = energy.event_shape
         stds: list[float] = sigmas.tolist()
         distinct = list(dict.fromkeys(stds))  # many steps can share a level

@@ -15,12 +15,21 @@ class Energy(nn.Module, ABC):
     """``E(x)``, or a value ``V_t(x)`` where it uses ``t``; ``q(x) = exp(-E(x))/Z``.
 
     Energies can be added and scaled: ``E1 + 2*E2`` is the energy of a product of experts.
+
+    What else a density knows it says by having the method: ``sample`` (``ExactDraws``), ``reference``
+    (``StoredDraws``), ``positions`` (``Particles``), ``convolved`` (``Convolved``), ``conditional`` (``Conditionals``);
+    ``isinstance(energy, ExactDraws)`` asks. One that hangs on an option is assigned in ``__init__``. Until 0.2 this
+    class had them all and they raised NotImplementedError: plugins that override them need no change.
     """
 
     event_shape: tuple[int, ...] | None = None
     """S of a known density; None for a network, which reads its sizes from the first batch it sees."""
     log_z: float | None = None
     """``log Z`` of a known density, where it is known"""
+    log_z_mean_free: float | None = None
+    """the same of particles over configurations with the centre of mass at zero, at temperature 1"""
+    steps: int | None = None
+    """T of a value that is made for so many steps; None where it takes any"""
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
@@ -42,46 +51,6 @@ class Energy(nn.Module, ABC):
             (gradient,) = torch.autograd.grad(e.sum(), x)
         return e.detach(), gradient
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """N independent exact draws (n,*S) from a known density.
-
-        Raises:
-            NotImplementedError: nobody knows how
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no exact sampler")
-
-    def reference(self) -> Tensor:
-        """Stored samples (n,*S) of a known density without exact draws, as from long chains.
-
-        Raises:
-            NotImplementedError: there are none
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no stored samples")
-
-    def positions(self, x: Tensor) -> Tensor:
-        """States x (B,*S) -> identical particles (B,n,d), if E stays when they turn, flip, move or change places.
-
-        Raises:
-            NotImplementedError: the energy is no such one
-        """
-        raise NotImplementedError(f"{type(self).__name__} is no energy of particles")
-
-    def convolved(self, variance: float) -> Energy:
-        """The energy of ``x + sqrt(variance)*eps``, up to the constant that keeps ``log_z``.
-
-        Raises:
-            NotImplementedError: it has no closed form
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no closed form with noise added")
-
-    def conditional(self, x: Tensor, i: int, generator: Generator | None = None) -> Tensor:
-        """Draw coordinate i (of the flattened event) given the others: x (B,*S) -> (B,).
-
-        Raises:
-            NotImplementedError: the conditionals are not known
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no known conditionals")
-
     def __add__(self, other: Energy) -> Energy:
         return Product([self, other])
 
@@ -95,6 +64,46 @@ class Energy(nn.Module, ABC):
 
     def __radd__(self, nothing: int) -> Energy:
         return self if nothing == 0 else NotImplemented  # sum() starts from 0
+
+
+@runtime_checkable
+class ExactDraws(Protocol):
+    """A known density that can be drawn from."""
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """N independent exact draws (n,*S)."""
+
+
+@runtime_checkable
+class StoredDraws(Protocol):
+    """A known density with stored samples, as from long chains, since nobody can draw from it."""
+
+    def reference(self) -> Tensor:
+        """All of them, (n,*S)."""
+
+
+@runtime_checkable
+class Particles(Protocol):
+    """An energy of identical particles, which stays when they turn, flip, move or change places."""
+
+    def positions(self, x: Tensor) -> Tensor:
+        """States x (B,*S) -> particles (B,n,d)."""
+
+
+@runtime_checkable
+class Convolved(Protocol):
+    """A known density that knows itself with noise added."""
+
+    def convolved(self, variance: float) -> Energy:
+        """The energy of ``x + sqrt(variance)*eps``, up to the constant that keeps ``log_z``."""
+
+
+@runtime_checkable
+class Conditionals(Protocol):
+    """A known density that knows the law of each coordinate given the others."""
+
+    def conditional(self, x: Tensor, i: int, generator: Generator | None = None) -> Tensor:
+        """Draw coordinate i (of the flattened event) given the others: x (B,*S) -> (B,)."""
 
 
 @runtime_checkable

@@ -49,6 +49,15 @@ def turns(n: int, noise: Noise) -> Tensor:
     return torch.arange(n)
 
 
+def random_labels(n: int, classes: int, generator: Noise, device: torch.device | None = None) -> Tensor:
+    """N labels in 0..classes-1, uniformly at random, (n,) long: of a list of n generators each sample's own."""
+    if isinstance(generator, Sequence):
+        drawn = [torch.randint(classes, (1,), generator=own, device=own.device) for own in generator]
+        return torch.cat([label.to(device) for label in drawn])
+    place = device if generator is None else generator.device
+    return torch.randint(classes, (n,), generator=generator, device=place).to(device)
+
+
 def randn(shape: Sequence[int], like: Tensor, generator: Noise = None) -> Tensor:
     """Standard normal noise (B,*S) with the dtype and device of ``like``, drawn where the generator lives.
 
@@ -59,3 +68,8 @@ def randn(shape: Sequence[int], like: Tensor, generator: Noise = None) -> Tensor
         return torch.cat(each).reshape(tuple(shape))
     device = like.device if generator is None else generator.device
     return torch.randn(tuple(shape), generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """One value a row, (B,), in the shape (B,1,...) that broadcasts over ``like`` (B,*S)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Generator, Tensor, randperm
 from torch.utils.data import Dataset
 
-from dxmi.api.energy import Energy
+from dxmi.api.energy import Energy, ExactDraws, StoredDraws
 from dxmi.api.errors import ConfigError
 
 
@@ -68,27 +68,17 @@ class Labelled(Dataset[Tensor]):
         return self.items[index]
 
 
-def has_exact_samples(energy: Energy) -> bool:
-    """Whether the density can be drawn from exactly."""
-    try:
-        energy.sample(1, Generator().manual_seed(0))
-    except NotImplementedError:
-        return False
-    return True
-
-
 def reference_samples(energy: Energy, n: int, generator: Generator | None = None) -> DensitySamples:
     """N exact draws from a known density; else up to n of its stored samples, at random and each at most once.
 
     Raises:
         ConfigError: it has neither
     """
-    if has_exact_samples(energy):
+    if isinstance(energy, ExactDraws):
         return DensitySamples(energy, energy.sample(n, generator))
-    try:
-        stored = energy.reference()
-    except NotImplementedError as error:
+    if not isinstance(energy, StoredDraws):
         raise ConfigError(
             "energy", f"{type(energy).__name__} has neither exact nor stored samples to compare others with"
-        ) from error
+        )
+    stored = energy.reference()
     return DensitySamples(energy, stored[randperm(len(stored), generator=generator)[:n]], exact=False)

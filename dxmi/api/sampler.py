@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -66,6 +66,8 @@ class Sampler(nn.Module, ABC):
     """whether ``initial``, ``step`` and ``conditions`` take a list of B generators too, one for each sample"""
     classes: int | None = None
     """labels that ``encode`` knows are 0..classes-1; None where it takes no labels"""
+    prompts: Sequence[str] = ()
+    """captions that samples are drawn at, in turn"""
 
     @abstractmethod
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:

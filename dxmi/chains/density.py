@@ -110,10 +110,7 @@ def known_cost(energy: Energy, sampler: Sampler, value: Energy | None = None) ->
         found == (2,), "energy", f"{type(energy).__name__} returns {found} for (2, *{shape})", "one number a row is due"
     )
     if value is None and sampler.sigmas is not None:
-        try:
-            value = Noised(energy, sampler.sigmas)
-        except NotImplementedError as error:
-            raise ConfigError("value", f"{error}, so this sampler needs a value with time of its own") from error
+        value = Noised(energy, sampler.sigmas)
     return Cost(energy, value, sampler.steps)
 
 

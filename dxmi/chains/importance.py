@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, Cost, GaussianSampler, Sampler, Transition, randn
+from dxmi.api import ConfigError, Cost, GaussianSampler, Noising, Sampler, Transition, randn
 
 
 class Weighted(NamedTuple):
@@ -27,19 +27,24 @@ def log_density(law: Transition, x: Tensor) -> Tensor:
     return -terms.flatten(1).sum(1)
 
 
-def path_log_weights(sampler: GaussianSampler, cost: Cost, xs: Tensor, tau: float) -> Tensor:
-    """MATH (4.7) of trajectories xs (T+1,n,*S): ``-E(x_T)/tau + log q~(x_0..x_{T-1}|x_T) - log pi(x_0..x_T)``, (n,)."""
+def path_log_weights(sampler: Sampler, cost: Cost, xs: Tensor, tau: float) -> Tensor:
+    """MATH (4.7) of trajectories xs (T+1,n,*S): ``-E(x_T)/tau + log q~(x_0..x_{T-1}|x_T) - log pi(x_0..x_T)``, (n,).
+
+    Raises:
+        ConfigError: as ``weigh``
+    """
+    chain = noising_chain(sampler)
     with torch.no_grad():
-        log_w: Tensor = -cost.energy(xs[-1]) / tau - log_density(sampler.start_law(xs[0]), xs[0])
+        log_w: Tensor = -cost.energy(xs[-1]) / tau - log_density(chain.start_law(xs[0]), xs[0])
         for k in range(sampler.steps):
             t = torch.full((xs.shape[1],), k, device=xs.device)
-            log_w = log_w + log_ratio(sampler, sampler(xs[k], t, cost), xs[k], t, xs[k + 1])
+            log_w = log_w + log_ratio(chain, sampler(xs[k], t, cost), xs[k], t, xs[k + 1])
     return log_w
 
 
-def log_ratio(sampler: GaussianSampler, law: Transition, x: Tensor, t: Tensor, x_next: Tensor) -> Tensor:
+def log_ratio(chain: Noising, law: Transition, x: Tensor, t: Tensor, x_next: Tensor) -> Tensor:
     """What one step adds: ``log q~(x|x_next) - log pi(x_next|x)``, (n,)."""
-    return log_density(sampler.noising(x_next, t), x) - log_density(law, x_next)
+    return log_density(chain.noising(x_next, t), x) - log_density(law, x_next)
 
 
 @torch.no_grad()
@@ -49,14 +54,14 @@ def weigh(sampler: Sampler, cost: Cost, n: int, tau: float = 1.0, generator: Gen
     Raises:
         ConfigError: the sampler does not tell its transitions, or has no noising chain to compare them with
     """
-    told = telling(sampler)
-    x = told.initial((n, *(cost.energy.event_shape or ())), generator)
-    log_w = -log_density(told.start_law(x), x)
-    for k in range(told.steps):
+    chain = noising_chain(sampler)
+    x = sampler.initial((n, *(cost.energy.event_shape or ())), generator)
+    log_w = -log_density(chain.start_law(x), x)
+    for k in range(sampler.steps):
         t = torch.full((n,), k, device=x.device)
-        law: Transition = told(x, t, cost)
+        law: Transition = sampler(x, t, cost)
         x_next = law.sample(generator)
-        log_w = log_w + log_ratio(told, law, x, t, x_next)
+        log_w = log_w + log_ratio(chain, law, x, t, x_next)
         x = x_next
     return Weighted(x, log_w - cost.energy(x) / tau)
 
@@ -69,28 +74,27 @@ def weigh_exact(
     Raises:
         ConfigError: as ``weigh``
     """
-    told = telling(sampler)
+    chain = noising_chain(sampler)
     xs = [exact]
-    for k in reversed(range(told.steps)):
-        law = told.noising(xs[0], torch.full((len(exact),), k, device=exact.device))
+    for k in reversed(range(sampler.steps)):
+        law = chain.noising(xs[0], torch.full((len(exact),), k, device=exact.device))
         xs.insert(0, law.mean + law.std * randn(tuple(exact.shape), exact, generator))
-    return Weighted(exact, path_log_weights(told, cost, torch.stack(xs), tau))
+    return Weighted(exact, path_log_weights(sampler, cost, torch.stack(xs), tau))
 
 
-def telling(sampler: Sampler) -> GaussianSampler:
-    """The sampler, if its steps' laws and a noising chain are known. Raises ConfigError if not."""
-    if not isinstance(sampler, GaussianSampler):
-        raise ConfigError(
-            "sampler", f"{type(sampler).__name__} does not tell its transitions, so it has no log-weights"
-        )
-    try:
-        place = next(iter([*sampler.parameters(), *sampler.buffers()]), torch.empty(0)).device
-        one = torch.zeros(1, 1, device=place)
-        sampler.noising(one, torch.zeros(1, dtype=torch.long, device=place))
-        sampler.start_law(one)
-    except NotImplementedError as error:
-        raise ConfigError("sampler", f"{error}") from error
+def noising_chain(sampler: Sampler) -> Noising:
+    """The sampler as what its paths are compared with. Raises ConfigError where it has no log-weights."""
+    if not isinstance(sampler, Noising) or no_log_weights(sampler):
+        raise ConfigError("sampler", no_log_weights(sampler))
     return sampler
+
+
+def no_log_weights(sampler: Sampler) -> str:
+    """Why a sampler has no log-weights; empty where it has."""
+    kind = type(sampler).__name__
+    if not isinstance(sampler, GaussianSampler):
+        return f"{kind} does not tell its transitions, so it has no log-weights"
+    return "" if isinstance(sampler, Noising) else f"{kind} has no noising chain, so it has no log-weights"
 
 
 def estimates(drawn: Weighted, exact: Weighted | None = None) -> dict[str, float]:

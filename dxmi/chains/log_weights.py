@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, Cost, Energy, Sampler
-from dxmi.api.reference import has_exact_samples
+from dxmi.api import ConfigError, Cost, Energy, ExactDraws, Sampler
 from dxmi.chains.draw import SamplerDraw
-from dxmi.chains.importance import Weighted, estimates, telling, weigh, weigh_exact
+from dxmi.chains.importance import Weighted, estimates, no_log_weights, weigh, weigh_exact
 
 CHUNK = 4096  # paths at a time
 
@@ -31,7 +30,7 @@ def weighted(
     sizes = [CHUNK] * (n // CHUNK) + [n % CHUNK] * (n % CHUNK > 0)
     forward = joined([weigh(sampler, cost, size, tau, generator) for size in sizes])
     exact: list[Weighted] = []
-    if tau == 1 and has_exact_samples(cost.energy):  # the density's own samples are at temperature 1
+    if tau == 1 and isinstance(cost.energy, ExactDraws):  # the density's own samples are at temperature 1
         exact = [weigh_exact(sampler, cost, cost.energy.sample(k, generator), tau, generator) for k in sizes]
     sampler.train(learning)
     return forward, joined(exact) if exact else None
@@ -40,15 +39,6 @@ def weighted(
 def joined(parts: list[Weighted]) -> Weighted:
     """Several sets of weighted samples as one."""
     return Weighted(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def has_log_weights(sampler: Sampler) -> bool:
-    """Whether the sampler tells its steps and has a noising chain to compare them with."""
-    try:
-        telling(sampler)
-    except ConfigError:
-        return False
-    return True
 
 
 def log_weight_figures(sampler: Sampler, cost: Cost, n: int, seed: int) -> tuple[Weighted, dict[str, float]]:
@@ -69,24 +59,21 @@ def drawn_figures(sampler: Sampler, cost: Cost, n: int, seed: int) -> tuple[Weig
 
     ``log_w`` is empty then.
     """
-    try:
-        telling(sampler)
-    except ConfigError as error:
+    why = no_log_weights(sampler)
+    if why:
         draw = SamplerDraw(sampler, cost.energy.event_shape or (), cost)
         samples = draw(n, sampler.steps, Generator().manual_seed(seed))
-        return Weighted(samples, samples.new_empty(0)), {}, [f"no log-weights: {error}"]
+        return Weighted(samples, samples.new_empty(0)), {}, [f"no log-weights: sampler: {why}"]
     return *log_weight_figures(sampler, cost, n, seed), []
 
 
 def require_log_weights(names: list[str], sampler: Sampler, energy: Energy) -> None:
     """Raise ConfigError if one of these figures of log-weights cannot be had, with the reason."""
-    kind, warm = type(energy).__name__, sampler.tau != 1
+    kind, warm, unweighed = type(energy).__name__, sampler.tau != 1, no_log_weights(sampler)
     for name in names:
-        try:
-            telling(sampler)
-        except ConfigError as error:
-            raise ConfigError("metrics", f"{name}: {error}") from error
-        if name in FROM_EXACT and (warm or not has_exact_samples(energy)):
+        if unweighed:
+            raise ConfigError("metrics", f"{name}: sampler: {unweighed}")
+        if name in FROM_EXACT and (warm or not isinstance(energy, ExactDraws)):
             why = f"these are at temperature 1, the sampler is at {sampler.tau}" if warm else f"{kind} has none"
             raise ConfigError("metrics", f"{name} needs exact samples, and {why}")
         if name == "log_z_exact" and (warm or energy.log_z is None):

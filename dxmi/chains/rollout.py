@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import CostToGo, GaussianSampler, Sampler, Transition
+from dxmi.api import CostToGo, KnownStart, Sampler, Transition
 
 
 @torch.no_grad()
@@ -28,10 +27,10 @@ def walk(
     """
     cond = sampler.conditions(shape[0], generator) if cond is None else cond
     x = sampler.initial(shape, generator) if start is None else start
-    if explore != 1 and start is None and isinstance(sampler, GaussianSampler):
-        with suppress(NotImplementedError):  # a start of another kind, as uniform on a sphere, stays as it is
-            law: Transition = sampler.start_law(x)
-            x = law._replace(std=explore * law.std).sample(generator)
+    law: Transition
+    if explore != 1 and start is None and isinstance(sampler, KnownStart):  # not so one that is uniform on a sphere
+        law = sampler.start_law(x)
+        x = law._replace(std=explore * law.std).sample(generator)
     yield x
     for k in range(sampler.steps):
         t = torch.full((shape[0],), k, device=x.device)

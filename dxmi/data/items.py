@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import Annotations, ConfigError, Energy
+from dxmi.api import Annotations, ConfigError, Energy, ExactDraws
 from dxmi.api.errors import require
 from dxmi.api.noise import generator
 from dxmi.data.pixels import centre, random_crop, scaled
@@ -154,12 +154,13 @@ class Draws:
 
     def __init__(self, energy: Energy):
         self.energy, self.name = energy, type(energy).__name__
-        try:
-            self.event_shape = tuple(energy.sample(1, Generator().manual_seed(0)).shape[1:])
-        except NotImplementedError as error:
-            raise ConfigError("data.density", f"{error}", "take one that has, such as gaussian_mixture") from error
+        if not isinstance(energy, ExactDraws):
+            cure = "take one that has, such as gaussian_mixture"
+            raise ConfigError("data.density", f"{self.name} has no exact sampler", cure)
+        self.draw = energy.sample
+        self.event_shape = tuple(self.draw(1, Generator().manual_seed(0)).shape[1:])
 
     def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch ``number`` (0, 1, …) of process ``rank``: (size,*S), a function of seed, number and rank alone."""
         with torch.no_grad():
-            return Batch(self.energy.sample(size, generator(seed, number, rank)))
+            return Batch(self.draw(size, generator(seed, number, rank)))

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Sampler
+from dxmi.api import ConfigError, Cost, Energy, Sampler, ValueGuided
 from dxmi.api.errors import first_line
-from dxmi.config import GameConfig, LearningConfig, ReplayConfig
-from dxmi.game.replay_buffer import ReplayBuffer
+from dxmi.config import LearningConfig
 
 
 @contextmanager
@@ -39,13 +38,14 @@ class Players:
 
     An energy without parameters is a known density and stays as it is. Networks must know their sizes already
     (no lazy parameters left). ``ema.module`` is the averaged sampler, ``value_ema.module`` the averaged value where the
-    sampler follows its gradient, ``target_value.module`` the one that targets are made of where ``game.target`` is set.
+    sampler follows its gradient, ``target_value.module`` the one that targets are made of where ``target`` is set.
+    ``networks`` is what learns, by the player's name, as accelerate wraps it; ``rounds`` how many rounds were played.
 
     Args:
         value: a network with time; None makes the energy's network the value too (the paper's image runs)
         accelerator: places the players and averages over processes; None takes accelerate's default device
         total: number of rounds, over which ``decay: cosine`` lowers the learning rates
-        replay: how values also learn from states kept from round to round; None keeps none
+        target: decay of the moving average of the value that targets are made of; 0 makes them of the value itself
 
     Raises:
         ConfigError: the optimiser does not exist or does not take the betas
@@ -56,30 +56,25 @@ class Players:
         energy: Energy,
         sampler: Sampler,
         value: Energy | None = None,
-        game: GameConfig | None = None,
         learning: LearningConfig | None = None,
         accelerator: Accelerator | None = None,
         total: int | None = None,
-        replay: ReplayConfig | None = None,
+        target: float = 0.0,
     ):
-        self.game, self.learning = game or GameConfig(), learning or LearningConfig()
+        self.learning = learning or LearningConfig()
         self.accelerator = accelerator or Accelerator()
         self.energy, self.sampler, self.value = energy, sampler, value
         self.total, self.rounds = total, 0
-        self.buffer = None if replay is None else ReplayBuffer(replay, energy)
-        self.s2: Tensor | None = None  # adaptive velocity
-        self.shares: Tensor | None = None  # of two estimates in the denoising loss
-        self.chains: Tensor | None = None  # persistent ones of a sampler that cannot learn
         players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
-        self.networks: dict[str, Any] = {}  # what learns, as accelerate wraps it
+        self.networks: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for module in filter(None, players.values()):
             module.to(self.accelerator.device)
         # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
         self.ema = averaged(sampler, self.learning.ema)
-        guided = isinstance(sampler, GaussianSampler) and sampler.value_guided
+        guided = isinstance(sampler, ValueGuided)
         self.value_ema = averaged(value, self.learning.ema) if guided and value is not None else None
-        self.target_value = averaged(value, self.game.target) if self.game.target and value is not None else None
+        self.target_value = averaged(value, target) if target and value is not None else None
         for name, player in players.items():
             if player is not None and any(p.requires_grad for p in player.parameters()):
                 optim = make_optimizer(player, self.learning, self._rate(name))
@@ -87,9 +82,13 @@ class Players:
         self.rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
 
     @property
-    def policy(self) -> GaussianSampler:
-        """The sampler, where it can learn."""
-        return cast(GaussianSampler, self.sampler)
+    def valued(self) -> str:
+        """The player that learns the value: the energy where there is no value of its own."""
+        return "energy" if self.value is None else "value"
+
+    def judges(self) -> list[nn.Module]:
+        """What the sampler learns through and must not change: energy and values."""
+        return [module for module in (self.energy, self.value, self.target_value) if module is not None]
 
     def cost_to_go(self, cond: Tensor | None = None) -> Cost:
         """What the rounds look ahead with: the energy at the end, before it the value or its target network."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from dxmi.api import CostToGo, GaussianSampler, Transition
+from dxmi.api import CostToGo, GaussianSampler, Marginals, Perturbs, Sampler, Transition, randn
 from dxmi.api.errors import require
+from dxmi.api.noise import per_row
 from dxmi.chains.rollout import rollout, walk
-from dxmi.game.players import Players
+from dxmi.config import GameConfig
+from dxmi.game.state import State
 
 
-class Rollouts(Players):
-    """Players whose sampler runs from noise, from data or from where its chains ended before (``game.start``)."""
+class Rollouts:
+    """A sampler's chains from noise, from data or from where they ended before (``game.start``)."""
+
+    def __init__(self, sampler: Sampler, game: GameConfig | None = None):
+        self.sampler, self.game = sampler, game or GameConfig()
+        self.chains: Tensor | None = None  # persistent ones of a sampler that cannot learn, (chains,*S)
 
     def play(self, J: CostToGo, shape: tuple[int, ...], data: Tensor | None, cond: Tensor | None) -> Tensor:
         """The rollout xs (T+1,B,*S); of a chain that cannot learn the samples alone, (1,B,*S)."""
@@ -22,7 +29,7 @@ class Rollouts(Players):
         if not isinstance(self.sampler, GaussianSampler):
             persistent = self.game.start == "chains"
             return (self.go_on(J, shape, cond) if persistent else self.end(J, shape, cond, from_data))[None]
-        start = None if from_data is None else self.sampler.perturb(from_data)
+        start = None if from_data is None else perturb(self.sampler, from_data)
         shape = shape if start is None else tuple(start.shape)
         return rollout(self.sampler, J, shape, cond=cond, start=start, explore=self.game.explore)
 
@@ -51,24 +58,35 @@ class Rollouts(Players):
             end = x
         return end
 
-    def transitions(
-        self, J: CostToGo, xs: Tensor, data: Tensor | None, cond: Tensor | None, first: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def transitions(self, state: State, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of (x_t, t, x_{t+1}) that value and policy learn from in this round.
 
         A share ``game.noised`` of their states are not the rollout's but data that the sampler's noising chain has
         carried to step t: what the rollouts have lost, such as a mode, is then still seen from there (ours; MATH 3 (ii)
         tells what happens without).
         """
+        data, cond = state.data, state.cond
         share = 0 if data is None else round(self.game.noised * len(data))
-        for x, t, x_next in transitions(xs, first) if self.game.sweep else random_transitions(xs, first):
+        for x, t, x_next in transitions(state.xs, first) if self.game.sweep else random_transitions(state.xs, first):
             if data is not None and share:
-                alpha, sigma = (part.view(-1, *[1] * (x.ndim - 1)) for part in self.policy.marginal(t[:share]))
+                marginal = cast(Marginals, self.sampler).marginal(t[:share])
+                alpha, sigma = (per_row(part, x) for part in marginal)
                 noised = alpha * data[:share] + sigma * torch.randn_like(data[:share])
                 with torch.no_grad():
-                    step: Transition = self.policy(noised, t[:share], J, None if cond is None else cond[:share])
+                    step: Transition = self.sampler(noised, t[:share], state.J, None if cond is None else cond[:share])
                 x, x_next = torch.cat([noised, x[share:]]), torch.cat([step.sample(), x_next[share:]])
             yield x, t, x_next
+
+
+def perturb(sampler: Sampler, x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Samples x_T (B,*S) carried to x_0 (B,*S) by the noising chain: where rollouts from data start.
+
+    At once where the chain's marginals are known, else as the sampler itself knows how.
+    """
+    if isinstance(sampler, Perturbs):
+        return sampler.perturb(x, generator)
+    alpha, sigma = cast(Marginals, sampler).marginal(torch.zeros(len(x), dtype=torch.long, device=x.device))
+    return per_row(alpha, x) * x + per_row(sigma, x) * randn(x.shape, x, generator)
 
 
 def transitions(xs: Tensor, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

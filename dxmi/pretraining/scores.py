@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dxmi.api import ConfigError, Energy
+from dxmi.api.noise import per_row
 
 Score = Callable[[Tensor], Tensor]
 """``s(x (B,*S)) -> (B,*S)``, meant to be ``grad log p(x)``"""
@@ -115,4 +116,4 @@ def vector_jacobian(out: Tensor, x: Tensor, v: Tensor) -> Tensor:
 def broadcast(value: Tensor | float, like: Tensor) -> Tensor:
     """A number or (B,) -> what multiplies like (B,*S)."""
     found = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return found if found.ndim == 0 else found.view(-1, *[1] * (like.ndim - 1))
+    return found if found.ndim == 0 else per_row(found, like)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from dxmi.api import ConfigError, Cost, GaussianSampler
+from dxmi.api import ConfigError, Cost, Imitates
 from dxmi.api.errors import first_line, require
 from dxmi.config import TrainConfig
 from dxmi.config.yaml_files import differences
@@ -14,7 +14,6 @@ from dxmi.data.load import Source, check_labels
 from dxmi.data.tables import about_key
 from dxmi.runs.energy import read_energy
 from dxmi.runs.folder import energy_folder
-from dxmi.training.checks import ask
 
 
 def event_shape(run: TrainConfig, data: Source | None) -> tuple[int, ...]:
@@ -62,7 +61,7 @@ def initialise(run: TrainConfig, shape: tuple[int, ...], data: Source | None) ->
     for key, network, t in (("energy", run.energy, 0), ("value", run.value, steps - 1)):
         if network is None:
             continue
-        if getattr(network, "steps", steps) != steps:
+        if network.steps not in (None, steps):
             raise ConfigError(f"{key}.steps", f"{network.steps} are not the sampler's {steps}")
         try:
             network(x, torch.full((1,), t), cond)
@@ -76,8 +75,7 @@ def initialise(run: TrainConfig, shape: tuple[int, ...], data: Source | None) ->
             cost = Cost(run.energy, run.value, steps, cond)
             run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
             if run.game.imitate:
-                policy = cast(GaussianSampler, run.sampler)
-                ask("game.imitate", lambda: policy.imitation(x, torch.zeros(1, dtype=torch.long), cond))
+                cast(Imitates, run.sampler).imitation(x, torch.zeros(1, dtype=torch.long), cond)
     except (RuntimeError, ValueError) as error:
         raise ConfigError("sampler", f"it does not take {tuple(x.shape)}: {first_line(error)}") from error
 

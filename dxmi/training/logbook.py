@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dxmi.chains.draw import first_samples
 from dxmi.chains.image_grids import save_grid
-from dxmi.chains.log_weights import has_log_weights
+from dxmi.chains.importance import no_log_weights
 from dxmi.runs.finished import can_be_drawn
 from dxmi.training.finish_density import metrics
 from dxmi.training.session import Session
@@ -37,7 +37,7 @@ def log_round(session: Session, log: dict[str, Tensor], step: int, speed: float 
 def look(session: Session, step: int) -> None:
     """A grid of the averaged sampler's images, always from the same noise; on a known density its log-weights."""
     run = session.run
-    weighs = session.data is None and session.value_guided and has_log_weights(run.sampler)
+    weighs = session.data is None and session.value_guided and not no_log_weights(run.sampler)
     if session.main and weighs:
         _, found = metrics(session, min(run.paths, 2000), seed=0)
         write(session, step, found)

@@ -10,7 +10,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor
 
-from dxmi.api import ConfigError, Cost, Draw, Energy, GaussianSampler, Sampler
+from dxmi.api import ConfigError, Cost, Draw, Energy, Sampler, ValueGuided
 from dxmi.api.errors import require
 from dxmi.chains.draw import SamplerDraw
 from dxmi.config import Checked, TrainConfig
@@ -19,9 +19,9 @@ from dxmi.data.items import Draws, Items
 from dxmi.data.latent_cache import Encoded, cached
 from dxmi.data.load import Source, draw_batch, load_data
 from dxmi.evaluation.density_figures import Halves, halves
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.screen import Screen
-from dxmi.training.checks import check_players, check_value_guided
+from dxmi.training.checks import check_parts
 from dxmi.training.initialise import event_shape, initialise, start_from_weights
 
 
@@ -43,17 +43,16 @@ class Session:
         self.data: Source | None = None if run.data is None else load_data(run.data)
         self.shape = event_shape(run, self.data)
         run.sampler.check(self.shape)
-        self.value_guided = isinstance(run.sampler, GaussianSampler) and run.sampler.value_guided
-        check_players(run, self.data is not None, self.value_guided)
-        if self.value_guided:
-            check_value_guided(run, self.shape)
+        self.value_guided = isinstance(run.sampler, ValueGuided)
+        check_parts(run, self.shape)
         project = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(log_with=tracker, project_config=project)
         check_processes(self.accelerator)
         check_memory(run, self.shape, self.accelerator.device)
         initialise(run, self.shape, self.data)
         changed = start_from_weights(run, config.resolved["energy"]) if fresh else []
-        self.game = DxMI(run.energy, run.sampler, run.value, run.game, run, self.accelerator, run.steps, run.replay)
+        players = run.energy, run.sampler, run.value
+        self.game = build_game(*players, run.game, run, self.accelerator, run.steps, run.replay)
         self.accelerator.register_for_checkpointing(self.game, *self.game.averages())
         self.main = self.accelerator.is_main_process
         self.screen = Screen(self.main)
@@ -90,7 +89,7 @@ class Session:
 
     def average(self) -> Sampler:
         """The averaged sampler, which is the product."""
-        return cast(Sampler, self.game.ema.module)
+        return cast(Sampler, self.game.players.ema.module)
 
     def student(self, times: int = 1) -> Draw:
         """What the run has made, to be drawn from, with the chain run ``times`` times on end."""
@@ -99,5 +98,5 @@ class Session:
 
     def averaged_value(self) -> Energy | None:
         """The value that the averaged sampler follows; the learned one where it follows none."""
-        average = self.game.value_ema
+        average = self.game.players.value_ema
         return self.run.value if average is None else cast(Energy, average.module)

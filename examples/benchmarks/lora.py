@@ -28,7 +28,7 @@ from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 
 from dxmi.config import GameConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from tiny import sd  # noqa: E402
@@ -80,7 +80,7 @@ def play(way: str, teacher: Path, rounds: int, batch: int) -> dict:
     sampler = DiffusionSampler(str(teacher), AncestralScheduler(2), prompts=["a digit"], **options)
     energy, shape = ConvEnergy(width=8, blocks=2), (batch, *sampler.teacher.shape)
     energy(torch.zeros(1, *shape[1:]))
-    game = DxMI(energy, sampler, game=GameConfig(warmup=0))
+    game = build_game(energy, sampler, game=GameConfig(warmup=0))
     data, start = torch.randn(shape, device=sampler.log_std.device), time.process_time()
     for _ in range(rounds):
         game.round(data, shape, sampler.conditions(batch))

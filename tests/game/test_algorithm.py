@@ -8,11 +8,12 @@ from accelerate import Accelerator
 from test_objectives import LinearChain
 from torch import nn
 
-from dxmi.api import ConfigError, Cost, Energy, GaussianSampler, Transition
+from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
 from dxmi.chains.rollout import rollout
 from dxmi.config import ClipConfig, GameConfig, LearningConfig, RatesConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.game.players import frozen
+from dxmi.game.sampler_updates import PolicyUpdate
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_equilibrium_on_a_gaussian(accelerator):
     torch.manual_seed(0)
     energy, sampler = Quadratic(), OneStep()
     rates = RatesConfig(energy=1e-2, sampler=1e-2, std=1e-2)
-    game = DxMI(
+    game = build_game(
         energy,
         sampler,
         game=GameConfig(tau1=1.0, tau2=0.0, gamma=0.0, time_cost=None, warmup=0),
@@ -100,15 +101,17 @@ def test_values_of_a_linear_quadratic_chain(accelerator):
     steps, a, std, k, tau1, tau2 = 4, 0.8, 0.5, 2.0, 0.3, 0.2
     chain, value = LinearChain(a, std, steps), QuadraticValue(steps)
     learning = LearningConfig(lr=RatesConfig(value=1e-2), clip=ClipConfig())
-    game = DxMI(
+    game = build_game(
         KnownQuadratic(k), chain, value, GameConfig(tau1=tau1, tau2=tau2, time_cost=None), learning, accelerator
     )
     s2 = torch.tensor([0.5, 0.4, 0.3, 0.6])
-    J = Cost(game.energy, game.value, game.sampler.steps)
+    learn, state = game.updates[2], game.state
+    state.J, state.s2 = game.players.cost_to_go(), s2
     for round_ in range(2000):
-        for group in game.optimizers["value"].param_groups:
+        for group in game.players.optimizers["value"].param_groups:
             group["lr"] = 2e-2 * (1 - round_ / 2000)
-        game.learn_value(J, rollout(chain, J, (2048, 1)), s2, None, None)
+        state.xs = rollout(chain, state.J, (2048, 1))
+        learn(state)
     p, c = k, 0.0
     for t in reversed(range(1, steps)):
         c = c + (p + tau2 / s2[t].item()) * std**2 / 2 - tau1 * math.log(std)
@@ -121,10 +124,12 @@ def test_policy_step_moves_the_policy_alone(accelerator):
     """The energy and value let gradients through to the policy but keep their own weights and gradients."""
     torch.manual_seed(0)
     energy, sampler = Quadratic(), OneStep()
-    game = DxMI(energy, sampler, accelerator=accelerator, learning=LearningConfig(lr=RatesConfig(sampler=0.1)))
-    J = Cost(game.energy, game.value, game.sampler.steps)
+    game = build_game(energy, sampler, accelerator=accelerator, learning=LearningConfig(lr=RatesConfig(sampler=0.1)))
+    state = game.state
+    state.J, state.s2 = game.players.cost_to_go(), torch.ones(1)
+    state.xs = rollout(sampler, state.J, (64, 1))
     before = [p.detach().clone() for p in energy.parameters()]
-    game.learn_policy(J, rollout(sampler, J, (64, 1)), torch.ones(1), None, None)
+    PolicyUpdate(GameConfig(), game.players, game.rollouts)(state)
     assert all(torch.equal(a, b) for a, b in zip(before, energy.parameters(), strict=True))
     assert all(p.grad is None and p.requires_grad for p in energy.parameters())
     assert sampler.mean.item() != 0
@@ -141,7 +146,7 @@ def test_frozen_restores_only_what_was_trainable():
 
 def test_warmup_moves_the_energy_alone(accelerator):
     energy, sampler = Quadratic(), OneStep()
-    game = DxMI(energy, sampler, game=GameConfig(warmup=2), accelerator=accelerator)
+    game = build_game(energy, sampler, game=GameConfig(warmup=2), accelerator=accelerator)
     for _ in range(2):
         game.round(torch.ones(8, 1), (8, 1))
     assert sampler.mean.item() == 0 and energy.m.item() != 0
@@ -151,32 +156,34 @@ def test_warmup_moves_the_energy_alone(accelerator):
 
 def test_adaptive_velocity(accelerator):
     """(3.5): the first rollout sets s^2, later ones count 1 - avr; the state survives a reload."""
-    game = DxMI(Quadratic(), OneStep(), game=GameConfig(avr=0.75), accelerator=accelerator)
-    game.learn_velocity(torch.tensor([[[0.0]], [[2.0]]]))
-    assert game.s2.tolist() == [4.0]
-    game.learn_velocity(torch.tensor([[[0.0]], [[4.0]]]))
-    assert game.s2.tolist() == [7.0]
-    other = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
+    game = build_game(Quadratic(), OneStep(), game=GameConfig(avr=0.75), accelerator=accelerator)
+    velocity = game.updates[1]
+    for end, s2 in ((2.0, 4.0), (4.0, 7.0)):
+        game.state.xs = torch.tensor([[[0.0]], [[end]]])
+        assert velocity(game.state) == {} and game.state.s2.tolist() == [s2]
+    other = build_game(Quadratic(), OneStep(), accelerator=accelerator)
     other.load_state_dict(game.state_dict())
-    assert torch.equal(other.s2, game.s2)
+    assert torch.equal(other.state.s2, game.state.s2)
 
 
 def test_average_follows_the_sampler(accelerator):
     """The first update copies, the next ones move by 1 - ema."""
     sampler = OneStep()
-    game = DxMI(
+    game = build_game(
         Quadratic(), sampler, game=GameConfig(warmup=0), learning=LearningConfig(ema=0.5), accelerator=accelerator
     )
     game.round(torch.ones(8, 1), (8, 1))
     first = sampler.mean.item()
     game.round(torch.ones(8, 1), (8, 1))
-    assert game.ema.module.mean.item() == pytest.approx((first + sampler.mean.item()) / 2)
+    assert game.players.ema.module.mean.item() == pytest.approx((first + sampler.mean.item()) / 2)
 
 
 def test_learning_rates_reach_their_parameters(accelerator):
     lr = RatesConfig(energy=1.0, sampler=2.0, std=3.0, value=4.0)
-    game = DxMI(Quadratic(), OneStep(), QuadraticValue(1), learning=LearningConfig(lr=lr), accelerator=accelerator)
-    found = {name: sorted(g["lr"] for g in o.param_groups) for name, o in game.optimizers.items()}
+    game = build_game(
+        Quadratic(), OneStep(), QuadraticValue(1), learning=LearningConfig(lr=lr), accelerator=accelerator
+    )
+    found = {name: sorted(g["lr"] for g in o.param_groups) for name, o in game.players.optimizers.items()}
     assert found == {"energy": [1.0], "value": [4.0], "sampler": [2.0, 3.0]}
 
 
@@ -186,19 +193,19 @@ def test_learning_rates_reach_their_parameters(accelerator):
 )
 def test_wrong_optimizer_is_refused(learning, key, accelerator):
     with pytest.raises(ConfigError, match=key):
-        DxMI(Quadratic(), OneStep(), learning=learning, accelerator=accelerator)
+        build_game(Quadratic(), OneStep(), learning=learning, accelerator=accelerator)
 
 
 def test_another_optimizer_learns(accelerator):
     sampler = OneStep()
     learning = LearningConfig(optimizer="SGD", betas=None)
-    game = DxMI(Quadratic(), sampler, game=GameConfig(warmup=0), learning=learning, accelerator=accelerator)
+    game = build_game(Quadratic(), sampler, game=GameConfig(warmup=0), learning=learning, accelerator=accelerator)
     game.round(torch.ones(8, 1), (8, 1))
     assert sampler.log_std.item() != 0
 
 
 def test_loss_that_is_not_finite_stops_the_run(accelerator):
-    game = DxMI(Quadratic(), OneStep(), accelerator=accelerator)
+    game = build_game(Quadratic(), OneStep(), accelerator=accelerator)
     with pytest.raises(FloatingPointError, match="energy: the loss is not finite in round 1"):
         game.round(torch.full((8, 1), math.inf), (8, 1))
 
@@ -207,22 +214,22 @@ def test_loss_that_is_not_finite_stops_the_run(accelerator):
 def test_a_step_that_is_not_finite_is_not_taken(player, accelerator):
     """sqrt(|p|) is finite at 0 and its derivative is not."""
     energy, sampler = Quadratic(), OneStep()
-    game = DxMI(energy, sampler, accelerator=accelerator)
+    game = build_game(energy, sampler, accelerator=accelerator)
     p = energy.m if player == "energy" else sampler.mean
     before = [q.detach().clone() for q in (*energy.parameters(), *sampler.parameters())]
     for loss, what in (((p / 0).sum(), "loss"), (p.abs().sqrt().sum() + 1, "gradient")):
         with pytest.raises(
             FloatingPointError, match=f"{player}: the {what} is not finite in round 1; lower lr.{player}"
         ):
-            game.descend(player, loss)
+            game.players.descend(player, loss)
     assert all(map(torch.equal, before, (*energy.parameters(), *sampler.parameters())))
 
 
 def test_a_step_tells_its_gradient_before_it_is_clipped(accelerator):
     sampler = OneStep()
     learning = LearningConfig(lr=RatesConfig(sampler=1.0), optimizer="SGD", betas=None, clip=ClipConfig(sampler=0.1))
-    game = DxMI(Quadratic(), sampler, learning=learning, accelerator=accelerator)
-    assert game.descend("sampler", 3 * sampler.mean.sum()).item() == pytest.approx(3)
+    game = build_game(Quadratic(), sampler, learning=learning, accelerator=accelerator)
+    assert game.players.descend("sampler", 3 * sampler.mean.sum()).item() == pytest.approx(3)
     assert sampler.mean.item() == pytest.approx(-0.1, rel=1e-4)
 
 
@@ -238,7 +245,7 @@ def test_noise_hides_small_differences_from_the_energy(accelerator):
         torch.manual_seed(0)
         energy = Identity()
         torch.nn.init.ones_(energy.m)
-        game = DxMI(energy, OneStep(), game=GameConfig(noise=noise), accelerator=accelerator)
-        log = game.learn_energy(torch.ones(64, 1), torch.zeros(64, 1), None)
+        game = build_game(energy, OneStep(), game=GameConfig(noise=noise), accelerator=accelerator)
+        log = game.updates[0].learn(torch.ones(64, 1), torch.zeros(64, 1), None)
         found.append((log["e_data"] - log["e_sample"]).item())
     assert found[0] == pytest.approx(1) and abs(found[1]) > 5

@@ -16,7 +16,7 @@ from torch import nn
 from dxmi.api import ConfigError, Cost, Energy, Sampler
 from dxmi.chains.rollout import rollout
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.game.energy_losses import gcd
 
 
@@ -49,10 +49,12 @@ def learn(sampler, start, rounds=600, dim=2):
     data, precision = correlated(4000, dim)
     energy = Quadratic(dim)
     learning = LearningConfig(lr=RatesConfig(energy=1e-2), betas=(0.0, 0.99))
-    game = DxMI(energy, sampler, None, GameConfig(gamma=0.0, start=start, chains=4000), learning, Accelerator(cpu=True))
+    game = build_game(
+        energy, sampler, None, GameConfig(gamma=0.0, start=start, chains=4000), learning, Accelerator(cpu=True)
+    )
     for k in range(rounds):
         if k == rounds // 2:
-            for group in game.optimizers["energy"].param_groups:
+            for group in game.players.optimizers["energy"].param_groups:
                 group["lr"] *= 0.1
         game.round(data[torch.randperm(len(data))[:1000]], (1000, dim))
     return energy, data, precision
@@ -76,26 +78,26 @@ class Shift(Sampler):
 
 def shifted(start, chains=6, reinit=0.0):
     game = GameConfig(start=start, chains=chains, reinit=reinit)
-    return DxMI(Quadratic(), Shift(), None, game, LearningConfig(), Accelerator(cpu=True))
+    return build_game(Quadratic(), Shift(), None, game, LearningConfig(), Accelerator(cpu=True))
 
 
 def test_chains_start_where_they_are_told_to():
     data = torch.full((4, 2), 10.0)
-    ends = {start: shifted(start).play(None, (4, 2), data, None)[-1] for start in ("noise", "data", "chains")}
+    ends = {start: shifted(start).rollouts.play(None, (4, 2), data, None)[-1] for start in ("noise", "data", "chains")}
     assert [ends[start][0, 0].item() for start in ("noise", "data", "chains")] == [2, 12, 2]
 
 
 def test_persistent_chains_go_on_where_they_ended_also_after_a_checkpoint():
     game = shifted("chains")
     for _ in range(3):
-        game.play(None, (6, 2), None, None)
-    assert game.chains.equal(torch.full((6, 2), 6.0))
+        game.rollouts.play(None, (6, 2), None, None)
+    assert game.rollouts.chains.equal(torch.full((6, 2), 6.0))
     other = shifted("chains")
     other.load_state_dict({**game.state_dict(), "s2": None})
-    assert other.play(None, (4, 2), None, None).equal(torch.full((1, 4, 2), 8.0))
-    assert sorted(other.chains[:, 0].tolist()) == [6, 6, 8, 8, 8, 8]
+    assert other.rollouts.play(None, (4, 2), None, None).equal(torch.full((1, 4, 2), 8.0))
+    assert sorted(other.rollouts.chains[:, 0].tolist()) == [6, 6, 8, 8, 8, 8]
     with pytest.raises(ConfigError, match="game.chains: 6 do not fill a batch of 7"):
-        other.play(None, (7, 2), None, None)
+        other.rollouts.play(None, (7, 2), None, None)
 
 
 def test_a_checkpoint_holds_no_device():
@@ -106,7 +108,7 @@ def test_a_checkpoint_holds_no_device():
             return f"on {device}"
 
     game = shifted("chains")
-    game.chains = OnGPU()
+    game.rollouts.chains = OnGPU()
     game.buffer = SimpleNamespace(state_dict=lambda: {"states": OnGPU(), "energies": None})
     assert game.state_dict()["kept"] == [{"chains": "on cpu", "buffer": {"states": "on cpu", "energies": None}}]
 
@@ -116,7 +118,7 @@ def test_a_share_of_the_persistent_chains_starts_again():
     torch.manual_seed(0)
     game = shifted("chains", chains=20_000, reinit=0.25)
     for _ in range(30):
-        ends = game.play(None, (20_000, 2), None, None)[-1]
+        ends = game.rollouts.play(None, (20_000, 2), None, None)[-1]
     ages = ends[:, 0]
     assert (ages == 2).float().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
     assert ages.mean().item() == pytest.approx(2 / 0.25, abs=4 * 2 * math.sqrt(0.75) / 0.25 / math.sqrt(20_000))
@@ -216,11 +218,11 @@ def test_a_value_guided_sampler_is_the_second_player():
     sampler = VGS(steps, "ve", "constant", first=s2, last=s2, start=start)
     sampler.log_std.requires_grad_(False)
     learning = LearningConfig(lr=RatesConfig(energy=5e-3, value=2e-2), betas=(0.0, 0.99), decay="cosine")
-    game = DxMI(energy, sampler, value, GameConfig(gamma=0.0, warmup=0), learning, Accelerator(cpu=True), rounds)
+    game = build_game(energy, sampler, value, GameConfig(gamma=0.0, warmup=0), learning, Accelerator(cpu=True), rounds)
     for _ in range(rounds):
         game.round(data[torch.randperm(len(data))[:1000]], (1000, 1))
     assert energy.precision.item() == pytest.approx(wanted, rel=0.02) and wanted < 0.9
-    ends = rollout(sampler, game.cost_to_go(), (20_000, 1))[-1]
+    ends = rollout(sampler, game.players.cost_to_go(), (20_000, 1))[-1]
     assert ends.var().item() == pytest.approx(1, abs=0.05)
 
 
@@ -261,7 +263,7 @@ def test_value_guided_negatives_recover_the_precision(dim, start, rounds, chain)
     sampler.log_std.requires_grad_(False)
     learning = LearningConfig(lr=RatesConfig(energy=0.12), betas=(0.0, 0.99), decay="cosine")
     settings = GameConfig(gamma=0.0, start=start)
-    game = DxMI(energy, sampler, Smoothed(energy, sampler), settings, learning, Accelerator(cpu=True), rounds)
+    game = build_game(energy, sampler, Smoothed(energy, sampler), settings, learning, Accelerator(cpu=True), rounds)
     for _ in range(rounds):
         game.round(data, (len(data), dim))
     assert relative_error(energy, precision) < 0.02

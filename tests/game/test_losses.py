@@ -9,7 +9,7 @@ from test_algorithm import OneStep, Quadratic
 
 from dxmi.api import ConfigError
 from dxmi.config import GameConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.game.energy_losses import energy_loss, gcd, hinge, n2ce, nce, squared, squared_gradients
 
 
@@ -116,9 +116,9 @@ def test_a_penalty_reaches_the_energy_through_the_game():
     """E = k (x - m)^2/2 with k = 1: of R1 alone the loss is mean (x - m)^2, whose gradient in m is -2 mean (x - m)."""
     torch.manual_seed(0)
     energy = Quadratic()
-    game = DxMI(energy, OneStep(), game=GameConfig(gamma=0.0, r1=1.0), accelerator=Accelerator(cpu=True))
+    game = build_game(energy, OneStep(), game=GameConfig(gamma=0.0, r1=1.0), accelerator=Accelerator(cpu=True))
     data = torch.tensor([[1.0], [2.0]])
-    log = game.learn_energy(data, data, None)  # equal batches: contrastive divergence vanishes
+    log = game.updates[0].learn(data, data, None)  # equal batches: contrastive divergence vanishes
     assert energy.m.grad.item() == pytest.approx(-3)
     assert energy.log_k.grad.item() == pytest.approx(2 * 2.5)  # of k^2 mean (x - m)^2
     assert log["energy_gradient"].item() == pytest.approx(math.hypot(3, 5))

@@ -23,9 +23,10 @@ from dxmi.api import ConfigError, Cost
 from dxmi.chains.rollout import rollout
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig, RatesConfig, ReplayConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 from dxmi.game.objectives import lambda_returns, mixing_share
 from dxmi.game.replay_buffer import ReplayBuffer
+from dxmi.game.value_updates import LambdaReturns, TemporalDifference
 
 NORMAL = {"weights": [1.0], "means": [[0.0]], "covariances": 0.5}
 
@@ -40,7 +41,9 @@ def players(sampler, game=None, replay=None, target=None, **learning):
     target, value = target or GaussianMixture(**NORMAL), MLPEnergy(32, time=True)
     value(torch.zeros(1, target.event_shape[0]), torch.zeros(1, dtype=torch.long))
     settings = LearningConfig(lr=RatesConfig(value=3e-3, std=1e-2), betas=(0.9, 0.99), **learning)
-    return DxMI(target, sampler, value, game or GameConfig(warmup=0), settings, Accelerator(cpu=True), 100, replay)
+    return build_game(
+        target, sampler, value, game or GameConfig(warmup=0), settings, Accelerator(cpu=True), 100, replay
+    )
 
 
 def test_lambda_returns_by_hand():
@@ -54,13 +57,15 @@ def test_lambda_returns_by_hand():
 def test_the_whole_return_of_a_rollout_is_its_cost():
     """TD(1): each chain's value at t is the energy it ends with and what its steps from t on cost."""
     game = players(VGS(4, "ve"), GameConfig(warmup=0, trace=1.0))
-    J = game.cost_to_go()
-    xs = rollout(game.sampler, J, (5, 1))
-    found = game.returns(J, xs, None)
-    expected = game.energy(xs[-1])
+    sampler, J = game.players.sampler, game.players.cost_to_go()
+    xs = rollout(sampler, J, (5, 1))
+    game.state.J, game.state.xs = J, xs
+    (learn,) = (update for update in game.updates if isinstance(update, LambdaReturns))
+    found = learn.returns(game.state)
+    expected = game.players.energy(xs[-1])
     for k in reversed(range(4)):
         t = torch.full((5,), k)
-        expected = expected + game.sampler.running_cost(xs[k], t, game.sampler(xs[k], t, J)).detach()
+        expected = expected + sampler.running_cost(xs[k], t, sampler(xs[k], t, J)).detach()
         torch.testing.assert_close(found[k], expected)
     assert game.round(None, (16, 1))["value_loss"].isfinite()
 
@@ -100,33 +105,34 @@ def test_exploration_widens_rollouts_alone():
 
 def test_targets_come_from_a_slow_value():
     game = players(VGS(3, "ve"), GameConfig(warmup=0, target=0.75))
-    name, first = next((n, p.detach().clone()) for n, p in game.value.named_parameters())
+    name, first = next((n, p.detach().clone()) for n, p in game.players.value.named_parameters())
     for _ in range(2):  # the first round sets the average
-        before = dict(game.target_value.module.named_parameters())[name].detach().clone()
+        before = dict(game.players.target_value.module.named_parameters())[name].detach().clone()
         game.round(None, (32, 1))
-    now = dict(game.value.named_parameters())[name]
-    slow = dict(game.target_value.module.named_parameters())[name]
+    now = dict(game.players.value.named_parameters())[name]
+    slow = dict(game.players.target_value.module.named_parameters())[name]
     assert not torch.equal(first, now)
     torch.testing.assert_close(slow, 0.75 * before + 0.25 * now)
-    assert game.cost_to_go().value is game.target_value.module
+    assert game.players.cost_to_go().value is game.players.target_value.module
 
 
 def test_targets_have_a_ceiling():
-    game = players(VGS(3, "ve"), GameConfig(warmup=0, ceiling=1.5))
+    sampler = VGS(3, "ve")
+    game = players(sampler, GameConfig(warmup=0, ceiling=1.5))
+    J, (learn,) = game.players.cost_to_go(), (u for u in game.updates if isinstance(u, TemporalDifference))
     x, t = torch.full((4, 1), 9.0), torch.full((4,), 2)
     with torch.no_grad():
-        target = game.target(game.cost_to_go(), x, t, x, torch.empty(0), None)
-        step = game.sampler(x, t, game.cost_to_go())
-    torch.testing.assert_close(target, 1.5 + game.sampler.running_cost(x, t, step))
+        target, step = learn.target.at(J, x, t), sampler(x, t, J)
+    torch.testing.assert_close(target, 1.5 + sampler.running_cost(x, t, step))
 
 
 def test_a_cosine_lowers_the_rates_to_nothing():
     game = players(VGS(3, "ve"), decay="cosine")
     for rounds, share in ((0, 1.0), (50, 0.5), (100, 0.0)):
-        game.rounds = rounds
-        game.set_rates()
-        assert game.optimizers["value"].param_groups[0]["lr"] == pytest.approx(3e-3 * share)
-        assert game.optimizers["sampler"].param_groups[0]["lr"] == pytest.approx(1e-2 * share)
+        game.players.rounds = rounds
+        game.players.set_rates()
+        assert game.players.optimizers["value"].param_groups[0]["lr"] == pytest.approx(3e-3 * share)
+        assert game.players.optimizers["sampler"].param_groups[0]["lr"] == pytest.approx(1e-2 * share)
 
 
 def test_the_buffer_keeps_the_newest_and_prefers_low_energies():
@@ -152,10 +158,10 @@ def test_chains_carry_the_samplers_ends_to_the_density():
 
 def close_to_exact(game, sampler):
     """Whether the gradients of both steps' values are those of N(0, 1/2) noised, x/(sigma_t^2 + 1/2), within 10 %."""
-    exact, x = Pushed(game.energy, sampler), torch.linspace(-1, 1, 21)[:, None]
+    exact, x = Pushed(game.players.energy, sampler), torch.linspace(-1, 1, 21)[:, None]
     for k in range(2):
         t = torch.full((21,), k)
-        learned, closed = (Cost(game.energy, v, 2).with_gradient(x, t)[1] for v in (game.value, exact))
+        learned, closed = (Cost(game.players.energy, v, 2).with_gradient(x, t)[1] for v in (game.players.value, exact))
         assert (learned - closed).norm() / closed.norm() < 0.1
 
 
@@ -167,7 +173,7 @@ def two_steps():
 def test_values_learned_along_rollouts_have_the_exact_gradient(options):
     sampler = two_steps()
     game = players(sampler, GameConfig(warmup=0, sweep=True, **options), decay="cosine")
-    game.total = 250
+    game.players.total = 250
     for _ in range(250):
         game.round(None, (512, 1))
     close_to_exact(game, sampler)
@@ -179,8 +185,8 @@ def test_values_learned_from_kept_states_have_the_exact_gradient(learn):
     sampler = two_steps()
     replay = ReplayConfig(learn=learn, fill=MALA(), size=4000, batch=512, steps=250)
     game = players(sampler, replay=replay, ema=0.5)
-    game.buffer.keep(game.energy.sample(4000))
-    game.learn_value = lambda *given: {}
+    game.buffer.keep(game.players.energy.sample(4000))
+    game.updates = [update for update in game.updates if not isinstance(update, TemporalDifference)]
     for _ in range(2):
         game.round(None, (16, 1))
     close_to_exact(game, sampler)
@@ -295,7 +301,7 @@ def test_two_processes_learn_the_same(config, tmp_path):
         (["--replay.refine", "smc"], "replay.refine: SMC changes the density"),
         (["--replay.fill", "vgs"], "replay.fill: VGS has to learn itself"),
         (["--replay.learn", "guess"], "replay.learn: expected one of ['td', 'denoise']"),
-        (["--replay.fill", "rejection"], "replay.fill: the following arguments are required: scale"),
+        (["--replay.fill", "rejection"], "replay.fill.scale: it is missing; give it"),
         (["--game.trace", "0.5"], "game.trace: rollouts teach nothing"),
         (["--seed", "-1"], "seed: -1 is not between"),
         (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
@@ -330,7 +336,9 @@ def test_paths_that_run_away_do_not_stop_what_learns_from_kept_states():
     value(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
     replay = ReplayConfig(learn="denoise", fill=MALA())
     accelerator = Accelerator(cpu=True)
-    game = DxMI(energy, VGS(2, "ve", start=200.0), value, GameConfig(), LearningConfig(), accelerator, replay=replay)
+    game = build_game(
+        energy, VGS(2, "ve", start=200.0), value, GameConfig(), LearningConfig(), accelerator, replay=replay
+    )
     game.buffer.keep(energy.sample(100))
-    assert not energy(rollout(game.sampler, game.cost_to_go(), (100, 2))[-1]).isfinite().all()
+    assert not energy(rollout(game.players.sampler, game.players.cost_to_go(), (100, 2))[-1]).isfinite().all()
     assert all(scalar.isfinite() for scalar in game.round(None, (100, 2)).values())

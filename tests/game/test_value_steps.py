@@ -14,7 +14,7 @@ from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.config.machine import check_memory, free_memory
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 
 RATE = 0.1
 
@@ -46,10 +46,10 @@ class Constant(Flat):
 )
 def test_the_value_learns_so_many_times_from_a_rollout(times, steps, trace, a_time):
     learning = LearningConfig(optimizer="SGD", betas=None, lr=RatesConfig(value=RATE))
-    game = GameConfig(warmup=0, sweep=True, trace=trace, value_steps=times)
-    players = DxMI(Flat(), VGS(steps, "ve"), Constant(), game, learning, Accelerator(cpu=True))
-    players.round(None, (5, 1))
-    assert players.value.c.item() == pytest.approx((1 - 2 * RATE) ** (times * a_time), rel=1e-6)
+    settings, value = GameConfig(warmup=0, sweep=True, trace=trace, value_steps=times), Constant()
+    game = build_game(Flat(), VGS(steps, "ve"), value, settings, learning, Accelerator(cpu=True))
+    game.round(None, (5, 1))
+    assert value.c.item() == pytest.approx((1 - 2 * RATE) ** (times * a_time), rel=1e-6)
 
 
 def test_none_is_too_few():

@@ -143,11 +143,11 @@ def test_three_rounds_change_the_adapters_alone_and_the_average_shares_the_rest(
         assert all(value.isfinite() for value in log.values())
     changed = {name for name, p in found.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {name for name, p in found.named_parameters() if p.requires_grad}
-    average = dict(played.ema.module.named_parameters())
+    average = dict(played.players.ema.module.named_parameters())
     for name, p in found.named_parameters():
         assert (average[name].data_ptr() == p.data_ptr()) is not p.requires_grad, name
         assert torch.equal(average[name], p) is not p.requires_grad, name
-    assert played.ema.module.teacher is found.teacher
+    assert played.players.ema.module.teacher is found.teacher
     held = [p for group in played.optimizers["sampler"].param_groups for p in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in found.parameters() if p.requires_grad}
 

@@ -12,7 +12,7 @@ from dxmi.api import ConfigError, Cost
 from dxmi.chains.rollout import rollout
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 
 
 def value():
@@ -40,14 +40,16 @@ def test_a_policy_that_knows_the_end_follows_the_exact_posterior():
 def test_noised_states_are_data_with_the_chains_noise():
     torch.manual_seed(0)
     policy = GaussianPolicy([2], steps=4)
-    game = DxMI(MLPEnergy(8), policy, value(), GameConfig(noised=0.5), LearningConfig(), Accelerator(cpu=True))
+    game = build_game(MLPEnergy(8), policy, value(), GameConfig(noised=0.5), LearningConfig(), Accelerator(cpu=True))
     data, xs = torch.full((40_000, 2), 100.0), torch.zeros(5, 40_000, 2)
-    ((x, t, x_next),) = game.transitions(game.cost_to_go(), xs, data, None)
+    state = game.state
+    state.J, state.xs, state.data = game.players.cost_to_go(), xs, data
+    ((x, t, x_next),) = game.rollouts.transitions(state)
     assert (x[20_000:] == 0).all() and (x_next[20_000:] == 0).all()
     for k in range(4):
         spread = x[:20_000][t[:20_000] == k] - 100
         assert spread.std().item() == pytest.approx(policy.sigma[k].item(), rel=4 / math.sqrt(2 * spread.numel()))
-    step = policy(x[:20_000], t[:20_000], game.cost_to_go())
+    step = policy(x[:20_000], t[:20_000], state.J)
     z = (x_next[:20_000] - step.mean) / step.std
     assert z.std().item() == pytest.approx(1, rel=4 / math.sqrt(2 * z.numel())) and abs(z.mean()) < 4 / math.sqrt(
         40_000

@@ -14,7 +14,8 @@ from dxmi.api import ConfigError, Cost, Energy
 from dxmi.chains.importance import weigh
 from dxmi.chains.rollout import rollout, walk
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
+from dxmi.game.targets import RedrawnTarget
 
 
 class VonMisesFisher(Energy):
@@ -79,8 +80,7 @@ def test_a_step_and_its_target_by_hand(drift):
     v = -m + math.sqrt(s2) * (eps - (x * eps).sum() * x)
     end = v.norm().cos() * x + v.norm().sin() * v / v.norm()
     torch.manual_seed(0)
-    game = DxMI(energy, sampler, None, accelerator=Accelerator(cpu=True))
-    found = game.target(J, x, t, x, torch.ones(1), None)
+    found = RedrawnTarget(None, sampler).at(J, x, t)
     assert found.item() == pytest.approx((energy(end) + tau * (m**2).sum() / (2 * s2)).item(), abs=1e-6)
 
 
@@ -135,7 +135,9 @@ def test_it_learns_a_von_mises_fisher_density():
     value = MLPEnergy(32, 2, time=True)
     value(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
     learning = LearningConfig(lr=RatesConfig(value=1e-2), betas=(0.9, 0.999), decay="cosine")
-    game = DxMI(target, sampler, value, GameConfig(warmup=0, sweep=True), learning, Accelerator(cpu=True), total=60)
+    game = build_game(
+        target, sampler, value, GameConfig(warmup=0, sweep=True), learning, Accelerator(cpu=True), total=60
+    )
     for _ in range(60):
         game.round(None, (256, 3))
     x = rollout(sampler.eval(), Cost(target, value, steps), (20_000, 3), Generator().manual_seed(0))[-1]
@@ -175,5 +177,5 @@ def test_impossible_chains_are_refused(options, says):
 
 
 def test_it_has_no_log_weights():
-    with pytest.raises(ConfigError, match="SphereVGS walks on a sphere, where log-weights are not supported yet"):
+    with pytest.raises(ConfigError, match="SphereVGS has no noising chain, so it has no log-weights"):
         weigh(SphereVGS(2), Cost(VonMisesFisher(1.0), None, 2), 3)

@@ -17,7 +17,7 @@ from torch import Generator
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
-from dxmi.game.algorithm import DxMI
+from dxmi.game.algorithm import build_game
 
 TEXT = ["sd", "sdxl", "sd3"]
 GUIDED = [*TEXT, "dit"]
@@ -113,7 +113,7 @@ def game(found, **options):
     energy(torch.zeros(1, *found.teacher.shape))
     learning = LearningConfig(lr=RatesConfig(sampler=2e-3), betas=(0.9, 0.99), ema=0.5)
     options = {"warmup": 100, "imitate": 1.0, "sweep": True, **options}
-    return DxMI(energy, found, game=GameConfig(**options), learning=learning)
+    return build_game(energy, found, game=GameConfig(**options), learning=learning)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=8, alpha=32.0)])
@@ -122,7 +122,7 @@ def test_warm_up_folds_the_guidance_into_the_student(source, lora):
     played, (x, t, cond) = game(found), states(found, 16)
     before, stds = found.imitation(x, t, cond).item(), found.stds.detach().clone()
     logs = [played.round(x, tuple(x.shape), cond) for _ in range(25)]
-    after, average = found.imitation(x, t, cond).item(), played.ema.module.imitation(x, t, cond).item()
+    after, average = found.imitation(x, t, cond).item(), played.players.ema.module.imitation(x, t, cond).item()
     assert after < before / 2 and average < before / 2, (before, after, average)
     assert all("policy_loss" not in log and log["imitation"].isfinite() for log in logs)
     assert torch.equal(found.stds, stds)  # only the means imitate

@@ -20,8 +20,8 @@ from dxmi.api import ConfigError
 from dxmi.chains.rollout import walk
 from dxmi.cli.main import main
 from dxmi.config import Checked, GameConfig, LearningConfig, RatesConfig, TrainConfig
-from dxmi.game.algorithm import DxMI
-from dxmi.pipelines.calls import call_of_folder
+from dxmi.game.algorithm import build_game
+from dxmi.pipelines import call_of_folder
 from dxmi.runs.model_card import model_card
 
 STEPS = 3
@@ -61,7 +61,7 @@ def trained(kind, teacher, **options):
     energy = ConvEnergy(width=4, blocks=2, classes=sampler.classes or 0, text=prompts is not None)
     energy(x, None, cond)  # sizes
     learning = LearningConfig(lr=RatesConfig(energy=1e-3, sampler=1e-3, std=1e-2))
-    game = DxMI(energy, sampler, None, GameConfig(warmup=1), learning, Accelerator(cpu=True), 3)
+    game = build_game(energy, sampler, None, GameConfig(warmup=1), learning, Accelerator(cpu=True), 3)
     before = state(sampler), frozen(sampler)
     logs = [game.round(x, tuple(x.shape), cond) for _ in range(3)]
     return sampler.eval(), before, logs
@@ -202,14 +202,26 @@ def test_a_card_names_hub_ids_that_were_loaded(loaded, tmp_path, monkeypatch):
         (
             "ddpm",
             {"nodes": "quadratic"},
-            r"^nodes: no stock scheduler has the timesteps \[800, 200, 0\]; .*trailing, or",
+            r"^scheduler.nodes: no stock scheduler has the timesteps \[800, 200, 0\]; .*trailing, or",
         ),
-        ("ddpm", {"eta": 0.0}, "^nodes: .*trailing and a number of steps that divides 1000, or export exact$"),
-        ("ddpm", {"eta": 0.5}, "^eta: a stock scheduler makes steps with eta 0 or 1, not 0.5; "),
-        ("edm", {"nodes": "karras"}, "^eta: stock schedulers make EDM steps without new noise alone; .* eta: 0, or"),
-        ("edm", {"nodes": "karras", "extra_node": True}, "^extra_node: stock schedulers end at the data; "),
-        ("edm", {"eta": 0.0}, "^nodes: stock schedulers make no steps at the timesteps .*nodes: karras and eta: 0"),
-        ("sd3", {}, "^eta: stock schedulers make flow-matching steps without new noise alone; "),
+        (
+            "ddpm",
+            {"eta": 0.0},
+            "^scheduler.nodes: .*trailing and a number of steps that divides 1000, or export exact$",
+        ),
+        ("ddpm", {"eta": 0.5}, "^scheduler.eta: a stock scheduler makes steps with eta 0 or 1, not 0.5; "),
+        (
+            "edm",
+            {"nodes": "karras"},
+            "^scheduler.eta: stock schedulers make EDM steps without new noise alone; .* eta: 0, or",
+        ),
+        ("edm", {"nodes": "karras", "extra_node": True}, "^scheduler.extra_node: stock schedulers end at the data; "),
+        (
+            "edm",
+            {"eta": 0.0},
+            "^scheduler.nodes: stock schedulers make no steps at the timesteps .*nodes: karras and eta: 0",
+        ),
+        ("sd3", {}, "^scheduler.eta: stock schedulers make flow-matching steps without new noise alone; "),
     ],
 )
 def test_what_stock_schedulers_cannot_say_is_refused(kind, options, match, tmp_path):
@@ -313,7 +325,7 @@ def test_export_refuses_what_is_no_finished_run(config, write, tmp_path, capsys)
         main(["train", str(write(config)), "--out", str(run)])
     for folder, message in (
         (run, "holds no finished run with a pipeline; 'dxmi train ... --resume' goes on with it"),
-        (tmp_path, "holds no run; give the folder that 'dxmi train' left"),
+        (tmp_path, "holds no run (there is no run.yaml); give the folder that 'dxmi train' left"),
     ):
         capsys.readouterr()
         assert main(["export", str(folder), "--mode", "stock", "--out", str(out)]) == 2
@@ -326,5 +338,5 @@ def test_a_refused_export_leaves_nothing(config, write, tmp_path, capsys):
     assert main(["train", str(write(config)), "--out", str(run)]) == 0  # quadratic nodes
     capsys.readouterr()
     assert main(["export", str(run), "--mode", "stock", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("dxmi: nodes: no stock scheduler has the timesteps")
+    assert capsys.readouterr().err.startswith("dxmi: sampler.scheduler.nodes: no stock scheduler has the timesteps")
     assert not list(tmp_path.glob("out*"))

@@ -199,7 +199,7 @@ def test_two_processes_end_with_equal_weights(config, write, tmp_path):
         "session = Session(Checked(TrainConfig, read_yaml(sys.argv[1])), Path(sys.argv[2]))\n"
         "start(session, None, False); play(session, None); finish(session, None)\n"
         "players = [session.run.energy, session.run.sampler, session.average()]\n"
-        "state = [p.detach() for player in players for p in player.parameters()] + [session.game.s2]\n"
+        "state = [p.detach() for player in players for p in player.parameters()] + [session.game.state.s2]\n"
         "assert session.accelerator.num_processes == 2\n"
         "torch.save(state, f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
     )

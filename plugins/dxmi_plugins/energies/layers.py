@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from dxmi.api import ConfigError
+from dxmi.api.noise import per_row
 
 Activation = Literal["silu", "gelu", "softplus", "tanh", "elu", "relu", "leaky_relu"]
 
@@ -95,7 +96,7 @@ class Scales(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """X (B,*S), t (B,) -> (B,*S,2)."""
-        fine = self.range[t].view(-1, *[1] * (x.ndim - 1))
+        fine = per_row(self.range[t], x)
         return torch.stack([x / self.start, torch.asinh(x / fine)], -1)
 
 

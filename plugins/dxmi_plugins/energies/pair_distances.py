@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dxmi.api import ConfigError, Energy
 
-from .known.mean_free import helmert
+from .known.mean_free import mean_free_basis
 from .known.particles import incidence
 from .mlp import MLPEnergy
 
@@ -51,7 +51,9 @@ class PairDistances(Energy):
         self.event_shape = (particles - mean_free, dimensions)
         self.inverse = inverse
         pairs = incidence(particles).double()
-        self.register_buffer("differences", pairs @ helmert(particles) if mean_free else pairs, persistent=False)
+        self.register_buffer(
+            "differences", pairs @ mean_free_basis(particles) if mean_free else pairs, persistent=False
+        )
         self.mlp = MLPEnergy(width, depth, time=True)
         self.mlp(torch.zeros(1, len(pairs)), torch.zeros(1, dtype=torch.long))  # it reads its size
         for p in self.mlp.body[-1].parameters():

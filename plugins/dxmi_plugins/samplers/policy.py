@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn
+from dxmi.api.noise import per_row
 from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act, features
 
-from .vgs import variances
+from .guided_chain import variances
 
 
 class GaussianPolicy(GaussianSampler):
@@ -90,7 +91,7 @@ class GaussianPolicy(GaussianSampler):
 
     def forward(self, x: Tensor, t: Tensor, cost_to_go: CostToGo, cond: Tensor | None = None) -> Transition:
         """x_t (B,*S), t (B,) -> the law of x_{t+1}."""
-        share, std = (part[t].view(-1, *[1] * (x.ndim - 1)) for part in (self.share, self.log_std.exp()))
+        share, std = (per_row(part[t], x) for part in (self.share, self.log_std.exp()))
         end = self.body(self.stem(self.features(x.flatten(1))) + self.time(t, x)).view_as(x)
         return Transition(x + share * (end - x), std)
 

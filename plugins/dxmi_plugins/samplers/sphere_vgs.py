@@ -9,7 +9,9 @@ from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
 from dxmi.api import ConfigError, CostToGo, Noise, Transition, randn
-from dxmi_plugins.samplers.vgs import VGS
+
+from .guided_chain import GuidedChain, variances
+from .mcmc.chain import positive
 
 
 class SphereStep(Transition):
@@ -37,13 +39,17 @@ class SphereStep(Transition):
         return exponential(self.x, self.mean - self.x + self.std * tangent(self.x, eps))
 
 
-class SphereVGS(VGS):
+class SphereVGS(GuidedChain):
     """Value-gradient sampling of ``exp(-E/tau)`` on the unit sphere S^{D-1}, for events (D,) of norm 1.
 
     ``x' = exp_x(-m + s*P_x eps)`` with ``m = (s^2/tau)*P_x grad V``, where P_x projects on the tangent space at x. The
     noising chain is the same walk without drift, so a = 1 throughout: a larger a would leave the sphere. The start is
     uniform, the law that the noising chain tends to; ``exp(-(D-1)/2*sum s_t^2)`` tells how much of x_T it remembers.
-    Nothing but the value learns.
+    Nothing but the value learns. x_t given x_T is not Gaussian, and log-weights are not supported yet.
+
+    The running cost of MATH (4.1), ``tau*||m||^2/(2*s^2)``, holds for the curved steps too. The exponential map
+    stretches volumes by a function of the distance alone, which is the same seen from x and from x', so the stretch
+    cancels between policy and noising chain.
 
     Args:
         steps: T
@@ -73,8 +79,8 @@ class SphereVGS(VGS):
         draw: Literal["value", "posterior"] = "value",
         clip: float | None = None,
     ):
-        super().__init__(steps, "ve", schedule, first, last, tau, drift=drift, draw=draw, clip=clip)
-        del self.log_std  # a uniform start has no scale to learn
+        positive(steps=steps, first=first, last=last, tau=tau)
+        super().__init__(torch.ones(steps), variances(schedule, first, last, steps), tau, drift, draw, clip)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless events are vectors of at least 2 numbers."""
@@ -97,26 +103,10 @@ class SphereVGS(VGS):
         """D-1, those of a tangent plane of points (B,D)."""
         return x.shape[1] - 1
 
-    def running_cost(self, x: Tensor, t: Tensor, step: Transition) -> Tensor:
-        """``tau*||m||^2/(2*s^2)``, (B,): MATH (4.1) with D-1 for D, a term that vanishes since log a = 0.
-
-        It holds for the curved steps too. The exponential map stretches volumes by a function of the distance alone,
-        which is the same seen from x and from x', so the stretch cancels between policy and noising chain.
-        """
-        return super().running_cost(x, t, step)
-
     def start_loss(self, cost_to_go: CostToGo, shape: tuple[int, ...]) -> Tensor:
         """``E V_0`` over the sphere, a scalar; the start has no parameters that could descend it."""
         x = self.initial(shape)
         return cost_to_go(x, torch.zeros(len(x), dtype=torch.long, device=x.device)).mean()
-
-    def noising(self, x_next: Tensor, t: Tensor) -> Transition:
-        """Not told. Raises NotImplementedError."""
-        raise NotImplementedError(f"{type(self).__name__} walks on a sphere, where log-weights are not supported yet")
-
-    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Not Gaussian on a sphere. Raises NotImplementedError."""
-        raise NotImplementedError(f"{type(self).__name__} walks on a sphere, where x_t given x_T is not Gaussian")
 
     @torch.no_grad()
     def perturb(self, x: Tensor, generator: Generator | None = None) -> Tensor:
@@ -124,10 +114,6 @@ class SphereVGS(VGS):
         for s in self.s.flip(0):
             x = exponential(x, s * tangent(x, randn(x.shape, x, generator)))
         return x
-
-    def start_law(self, like: Tensor) -> Transition:
-        """Uniform, so not Gaussian. Raises NotImplementedError."""
-        raise NotImplementedError(f"{type(self).__name__} starts uniformly on a sphere, which is no Gaussian law")
 
 
 def tangent(x: Tensor, u: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from dxmi.api import ConfigError, Energy
+from dxmi.api import ConfigError, Convolved, Energy, ExactDraws
 from dxmi_plugins.energies.known.mixture_math import LOG2_E, Shares, categorical, shares
 
 
@@ -29,6 +29,8 @@ class Tempered(Energy):
             raise ConfigError("tau", f"{tau} is not positive")
         self.energy, self.tau, self.event_shape = energy, tau, energy.event_shape
         self.log_z = energy.log_z if tau == 1 else None
+        if tau == 1 and isinstance(energy, ExactDraws):
+            self.sample = energy.sample
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S) -> (B,)."""
@@ -38,10 +40,6 @@ class Tempered(Energy):
         """The energy's own, over tau."""
         e, gradient = self.energy.with_gradient(x, t, cond)
         return e / self.tau, gradient / self.tau
-
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """N exact draws (n,*S), known where tau is 1."""
-        return self.energy.sample(n, generator) if self.tau == 1 else super().sample(n, generator)
 
 
 class Mixture(Energy):
@@ -73,6 +71,10 @@ class Mixture(Energy):
         self.constants = [z - math.log(w) for z, w in zip(log_zs, self.weights, strict=True)]
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)  # where .to() has put this density
+        if all(isinstance(e, ExactDraws) for e in energies):
+            self.sample = self._sample
+        if all(isinstance(e, Convolved) for e in energies):
+            self.convolved = self._convolved
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S) -> (B,)."""
@@ -87,8 +89,8 @@ class Mixture(Energy):
         weights = (found.raw / found.total).reshape(len(parts), -1, *[1] * (x.ndim - 1))
         return -found.log, sum(w * g for w, g in zip(weights, gradients, strict=True))
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """N independent exact draws (n,*S), where every energy has them."""
+    def _sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """N independent exact draws (n,*S)."""
         k = categorical(self.place.new_tensor(self.weights)[:, None], n, generator)
         x = self.place.new_empty(n, *(self.event_shape or ()))
         for i, e in enumerate(self.energies):
@@ -96,7 +98,7 @@ class Mixture(Energy):
             x[rows] = e.sample(int(rows.sum()), generator).to(x)  # type: ignore[operator]
         return x
 
-    def convolved(self, variance: float) -> Mixture:
+    def _convolved(self, variance: float) -> Mixture:
         """The mixture of the convolved energies."""
         return Mixture([e.convolved(variance) for e in self.energies], self.weights)  # type: ignore[operator]
 

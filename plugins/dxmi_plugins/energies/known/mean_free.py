@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from scipy.linalg import helmert
 from torch import Tensor
 
-from dxmi.api import ConfigError, Energy
+from dxmi.api import ConfigError, Energy, Particles, StoredDraws
 
 
 class MeanFree(Energy):
     """An energy of n particles on configurations with centre of mass zero: ``E(H z)``, an energy of z (n-1,d).
 
-    The columns of H, the Helmert basis, are orthonormal and sum to zero, so lengths, volumes and normal noise in z are
-    those of the mean-free x.
+    The columns of H, the Helmert basis (Helmert 1876), are orthonormal and sum to zero, so lengths, volumes and normal
+    noise in z are those of the mean-free x.
 
     Args:
         energy: plugin, a known density of events (n,d), n particles in d dimensions, or (n,), n numbers
@@ -31,8 +34,12 @@ class MeanFree(Energy):
             raise ConfigError("energy", f"events of shape {shape} are not particles (n,d) with n of 2 or more")
         self.energy = energy
         self.event_shape = (shape[0] - 1, *shape[1:])
-        self.log_z = getattr(energy, "log_z_mean_free", None)
-        self.register_buffer("basis", helmert(shape[0]), persistent=False)
+        self.log_z = energy.log_z_mean_free
+        self.register_buffer("basis", mean_free_basis(shape[0]), persistent=False)
+        if isinstance(energy, Particles):
+            self.positions = self._positions
+        if isinstance(energy, StoredDraws):
+            self.reference = self._reference
 
     def embed(self, z: Tensor) -> Tensor:
         """Coordinates z (B,n-1,...) -> particles ``x = H z`` (B,n,...) with centre of mass zero."""
@@ -42,13 +49,13 @@ class MeanFree(Energy):
         """Particles x (B,n,...) -> ``z = H^T x`` (B,n-1,...): ``embed`` of it is x less its centre of mass."""
         return _times(self.basis.T, x)
 
-    def positions(self, x: Tensor) -> Tensor:
-        """Z (B,n-1,d) -> the particles (B,n,d), where the energy is one of particles."""
-        return self.energy.positions(self.embed(x))
+    def _positions(self, x: Tensor) -> Tensor:
+        """Z (B,n-1,d) -> the particles (B,n,d)."""
+        return cast(Particles, self.energy).positions(self.embed(x))
 
-    def reference(self) -> Tensor:
-        """The energy's own stored samples as coordinates (B,n-1,...), where it has some."""
-        return self.project(self.energy.reference().to(self.basis.device))
+    def _reference(self) -> Tensor:
+        """The energy's own stored samples as coordinates (B,n-1,...)."""
+        return self.project(cast(StoredDraws, self.energy).reference().to(self.basis.device))
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """Z (B,n-1,...) -> (B,)."""
@@ -60,12 +67,9 @@ class MeanFree(Energy):
         return e, self.project(g)
 
 
-def helmert(n: int) -> Tensor:
-    """H (n,n-1), float64: column k is k ones and then -k, over ``sqrt(k(k+1))`` (Helmert 1876)."""
-    k = torch.arange(1, n, dtype=torch.float64)
-    rows = torch.ones(n - 1, n, dtype=torch.float64).tril()
-    rows.diagonal(1).copy_(-k)
-    return (rows / (k * (k + 1)).sqrt()[:, None]).T
+def mean_free_basis(n: int) -> Tensor:
+    """H (n,n-1), float64: what scipy's Helmert matrix has as rows."""
+    return torch.from_numpy(helmert(n)).T
 
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,17 +20,20 @@ class Particles(Energy):
 
     It does not change under rotations, reflections, permutations and translations, so it is no density on all of space:
     ``mean_free`` makes one of it.
+
+    Args:
+        particles: n
+        dimensions: d
+        file: of stored samples, which ``reference`` gives; None where there are none
     """
 
-    file: str | None = None
-    """of stored samples, in the folder ``references``"""
-    log_z_mean_free: float | None = None
-    """log Z over configurations with the centre of mass at zero, at temperature 1, where it is known"""
     pairs: Tensor
 
-    def __init__(self, particles: int, dimensions: int):
+    def __init__(self, particles: int, dimensions: int, file: str | None = None):
         super().__init__()
         self.event_shape = (particles, dimensions)
+        if file is not None:
+            self.reference = partial(stored_samples, file)
         self.register_buffer("pairs", incidence(particles), persistent=False)
 
     @abstractmethod
@@ -64,21 +68,6 @@ class Particles(Energy):
         """X (B,n,d) itself."""
         return x
 
-    def reference(self) -> Tensor:
-        """Stored samples (n,*S) at temperature 1 with the centre of mass at zero, float32.
-
-        They come from long chains (examples/references/make_references.py) and so are no exact draws; the JSON file
-        beside them says how they were made and what was checked.
-
-        Raises:
-            NotImplementedError: there are none of this system
-        """
-        from safetensors.torch import load_file
-
-        if self.file is None:
-            raise NotImplementedError(f"{type(self).__name__} with {self.event_shape} has no stored reference")
-        return load_file(Path(__file__).parent / "references" / f"{self.file}.safetensors")["samples"]  # type: ignore[no-any-return]
-
 
 class DW4(Particles):
     """Four particles in the plane, ``E = sum_{i<j} 0.9 (d_ij - 4)^4 - 4 (d_ij - 4)^2`` (MATH 5).
@@ -87,11 +76,10 @@ class DW4(Particles):
     energy is -22.541, its std 1.905 and log Z 29.66723.
     """
 
-    file = "dw4"
     log_z_mean_free = 29.66723  # the quadrature is in the tests
 
     def __init__(self) -> None:
-        super().__init__(4, 2)
+        super().__init__(4, 2, file="dw4")
 
     def pair(self, q: Tensor) -> Tensor:
         """``0.9 (d - 4)^4 - 4 (d - 4)^2``."""
@@ -121,8 +109,7 @@ class LennardJones(Particles):
     def __init__(self, particles: int = 13):
         if particles < 2:
             raise ConfigError("particles", f"{particles} is less than 2")
-        super().__init__(particles, 3)
-        self.file = "lennard_jones_13" if particles == 13 else None
+        super().__init__(particles, 3, file="lennard_jones_13" if particles == 13 else None)
 
     def pair(self, q: Tensor) -> Tensor:
         """``2 (d^-12 - 2 d^-6)``."""
@@ -144,6 +131,17 @@ class LennardJones(Particles):
         e, g = super().with_gradient(x)
         r = centred(x)
         return e + r.square().sum((1, 2)) / 2, g + r
+
+
+def stored_samples(file: str) -> Tensor:
+    """Samples (n,*S) at temperature 1 with the centre of mass at zero, float32, of the folder ``references``.
+
+    They come from long chains (examples/references/make_references.py) and so are no exact draws; the JSON file beside
+    them says how they were made and what was checked.
+    """
+    from safetensors.torch import load_file
+
+    return load_file(Path(__file__).parent / "references" / f"{file}.safetensors")["samples"]  # type: ignore[no-any-return]
 
 
 def incidence(n: int) -> Tensor:

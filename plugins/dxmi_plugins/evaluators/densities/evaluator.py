@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dxmi.api import ConfigError, DensitySamples, Energy
+from dxmi.api import ConfigError, DensitySamples, Energy, Particles
 from dxmi.api.errors import check_some
 
 from .alignment import EXACT, aligned_costs
@@ -18,6 +18,14 @@ from .distances import DIRECTIONS, mode_error, modes_found, side_error, sliced_w
 
 MOST = 2000  # samples in an exact transport; its time grows with their cube
 FEW = 200  # the same where every pair is a search
+
+
+@runtime_checkable
+class Multimodal(Protocol):
+    """A density that knows where its modes are."""
+
+    modes: Tensor
+    """(K,*S)"""
 
 
 class Densities:
@@ -62,12 +70,12 @@ class Densities:
         x = draw(len(y)).to(y)
         if x.shape != y.shape:
             raise ConfigError("samples", f"they are {tuple(x.shape)}, the reference {tuple(y.shape)}")
-        found = self._fitting(x, y, reference.energy)
-        for name in set(self.metrics or ()) - set(found):
+        fitting = self._fitting(x, y, reference.energy)
+        for name in set(self.metrics or ()) - set(fitting):
             needs = "particles that the energy tells" if name == "aligned_w2" else "modes"
             raise ConfigError("metrics", f"{name} needs {needs}, and {type(reference.energy).__name__} has none")
-        wanted = found if self.metrics is None else self.metrics
-        return {name: float(found[name]()) for name in wanted}
+        wanted = fitting if self.metrics is None else self.metrics
+        return {name: float(fitting[name]()) for name in wanted}
 
     @torch.no_grad()
     def _fitting(self, x: Tensor, y: Tensor, energy: Energy) -> dict[str, Callable[[], float]]:
@@ -76,23 +84,21 @@ class Densities:
         p, q = (part.flatten(1).double().cpu() for part in (x, y))
         if not (p.isfinite().all() and e.isfinite().all()):
             raise FloatingPointError("some samples or their energies are not finite numbers, so they have no distance")
-        found: dict[str, Callable[[], float]] = {
+        fitting: dict[str, Callable[[], float]] = {
             "sliced_w2": lambda: sliced_w2(p, q),
             "w2": lambda: w2(squared_distances(p[:MOST], q[:MOST])),
             "energy_w2": lambda: sorted_w2(e, due),
             "side_error": lambda: side_error(p, q),
         }
-        if isinstance(modes := getattr(energy, "modes", None), Tensor):
-            centres = modes.flatten(1).double().cpu()
-            found["mode_error"] = lambda: mode_error(p, q, centres)
-            found["modes_found"] = lambda: modes_found(p, q, centres)
-        try:
-            found["aligned_w2"] = self._alignment(energy.positions(x), energy.positions(y))
+        if isinstance(energy, Multimodal):
+            centres = energy.modes.flatten(1).double().cpu()
+            fitting["mode_error"] = lambda: mode_error(p, q, centres)
+            fitting["modes_found"] = lambda: modes_found(p, q, centres)
+        if isinstance(energy, Particles):
+            fitting["aligned_w2"] = self._alignment(energy.positions(x), energy.positions(y))
             if self.metrics is None:
-                del found["side_error"]  # orientation is chance
-        except NotImplementedError:
-            pass
-        return found
+                del fitting["side_error"]  # orientation is chance
+        return fitting
 
     def _alignment(self, x: Tensor, y: Tensor) -> Callable[[], float]:
         plane = x.shape[1] <= EXACT and x.shape[2] <= 2

@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, CostToGo
+from dxmi.api.noise import per_row
 
-from .chain import Chain, Point, positive, rows, uniform
+from .chain import Chain, Point, positive, uniform
 
 LARGEST_LOG = 80.0  # of a step size: exp(80) is about what float32 holds
 
@@ -72,22 +73,14 @@ class AdjustedChain(Chain):
     def propose(self, now: Point, cost_to_go: CostToGo, generator: Generator | None) -> tuple[Point, Tensor]:
         """A proposal and the log of its Metropolis-Hastings ratio (B,)."""
 
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
         """X (B,*S) -> the next state (B,*S); a chain whose proposal is rejected stays where it is."""
-        k = int(t[0])
         if k == 0:
             self.begin(x)
         now = self.at(x, cost_to_go)
         new, log_ratio = self.propose(now, cost_to_go, generator)
         accept = uniform(len(x), x, generator).log_() < log_ratio  # a ratio that is not a number accepts nothing
-        now = Point(*(torch.where(rows(accept, a), a, b) for a, b in zip(new, now, strict=True)))
+        now = Point(*(torch.where(per_row(accept, a), a, b) for a, b in zip(new, now, strict=True)))
         self.remember(now, cost_to_go)
         if k < self.warmup:
             self.adapt(log_ratio, k)

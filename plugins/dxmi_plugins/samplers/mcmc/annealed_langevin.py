@@ -57,18 +57,10 @@ class AnnealedLangevin(Chain):
         self.stds, self.sigmas = stds, torch.tensor(stds, dtype=torch.float64)
         self.step_size, self.denoise = first_step_size, denoise
 
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
-        """X (B,*S), t (B,) all of one step -> the next state (B,*S)."""
-        k = int(t[0])
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
+        """X (B,*S) at step k -> the next state (B,*S)."""
         sigma, sigma_min = self.stds[k], self.stds[-1]
-        _, g = gradient_of(cost_to_go, x, t)
+        _, g = gradient_of(cost_to_go, x, torch.full((len(x),), k, device=x.device))
         if self.denoise and k + 1 == self.steps:
             return x.sub(g, alpha=sigma**2)
         h = step_size_at(sigma, sigma_min, self.step_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -39,18 +40,13 @@ def uniform(n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
     return torch.rand(n, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
-def rows(values: Tensor, like: Tensor) -> Tensor:
-    """One value a chain, (B,), in the shape (B,1,...) that broadcasts over ``like`` (B,*S)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 def sum_square(x: Tensor) -> Tensor:
     """``||x||^2`` of each chain: (B,*S) -> (B,)."""
     return x.square().flatten(1).sum(1)
 
 
 class Chain(Sampler):
-    """A chain of ``steps`` equal steps on ``exp(-J(x, T)/tau)``.
+    """A chain of ``steps`` equal steps on ``exp(-J(x, T)/tau)``; subclasses give ``move``.
 
     Args:
         steps: T
@@ -76,6 +72,21 @@ class Chain(Sampler):
     def initial(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """``start`` times standard normal noise, (B,*S)."""
         return self.start * chains_last(shape, self.place, generator)
+
+    @abstractmethod
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
+        """Step k of 0..T-1: states (B,*S) -> the next ones (B,*S)."""
+
+    def step(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cost_to_go: CostToGo,
+        generator: Generator | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
+        """X (B,*S), t (B,) all of one step -> the next state (B,*S)."""
+        return self.move(x, int(t[0]), cost_to_go, generator)
 
     def at(self, x: Tensor, cost_to_go: CostToGo) -> Point:
         """What ``evaluate`` finds at x, remembered where the last step of the same chains ended there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from dxmi.api import ConfigError, Cost, CostToGo
+from dxmi.api import Conditionals, ConfigError, Cost, CostToGo
 
 from .chain import Chain
 
@@ -27,22 +27,16 @@ class Gibbs(Chain):
         super().__init__(steps, start)
 
     @torch.no_grad()
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
         """X (B,*S) -> the next state (B,*S), chains last in memory."""
         if not isinstance(cost_to_go, Cost):
             raise ConfigError("energy", f"{type(cost_to_go).__name__} is no dxmi.api.Cost, whose energy gibbs asks")
+        energy = cost_to_go.energy
+        if not isinstance(energy, Conditionals):
+            reason = f"{type(energy).__name__} has no known conditionals, which gibbs needs"
+            raise ConfigError("energy", reason, "take another sampler")
         x = x.movedim(0, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 0)
         coordinates = x.flatten(1)  # a view
-        try:
-            for i in range(coordinates.shape[1]):
-                coordinates[:, i] = cost_to_go.energy.conditional(x, i, generator)
-        except NotImplementedError as error:
-            raise ConfigError("energy", f"{error}, which gibbs needs", "take another sampler") from error
+        for i in range(coordinates.shape[1]):
+            coordinates[:, i] = energy.conditional(x, i, generator)
         return x

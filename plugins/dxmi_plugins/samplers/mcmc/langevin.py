@@ -8,8 +8,9 @@ from typing import Any
 from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, CostToGo
+from dxmi.api.noise import per_row
 
-from .chain import Chain, chains_last, positive, rows, sum_square
+from .chain import Chain, chains_last, positive, sum_square
 
 
 class Langevin(Chain):
@@ -48,14 +49,7 @@ class Langevin(Chain):
         self.noise = math.sqrt(2 * step_size * tau) if noise is None else noise
         self.stationary = self.noise > 0
 
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
         """X (B,*S) -> the next state (B,*S)."""
         g = clipped(self.evaluate(x, cost_to_go).g, self.clip)
         if not self.noise:
@@ -72,4 +66,4 @@ def clipped(g: Tensor, limit: float | Tensor | None) -> Tensor:
     """Gradients (B,*S) scaled down to norms of at most ``limit``, a number or (B,)."""
     if limit is None:
         return g
-    return g * rows(limit / sum_square(g).sqrt().clamp(min=limit), g)
+    return g * per_row(limit / sum_square(g).sqrt().clamp(min=limit), g)

@@ -42,14 +42,7 @@ class Rejection(Chain):
         self.proposals = self.accepted = 0
 
     @torch.no_grad()
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
         """X (B,*S) -> B independent samples (B,*S)."""
         self.proposals = self.accepted = 0
         found: list[Tensor] = []

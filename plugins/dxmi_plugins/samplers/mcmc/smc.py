@@ -17,6 +17,8 @@ from .hmc import HMC
 class Tempered(Energy):
     """``E_beta = (1 - beta)*E_0 + beta*E/tau`` with ``E_0 = -log N(x; 0, scale^2 I)`` and E what a chain ends on."""
 
+    steps: int
+
     def __init__(self, cost_to_go: CostToGo, steps: int, scale: float, tau: float, beta: float):
         super().__init__()
         self.cost_to_go, self.steps = cost_to_go, steps
@@ -94,16 +96,8 @@ class SMC(Chain):
         self.acceptances: list[float] = []
         self.resampled = 0
 
-    def step(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cost_to_go: CostToGo,
-        generator: Generator | None = None,
-        cond: Tensor | None = None,
-    ) -> Tensor:
-        """Particles (B,*S) at level k = t[0] -> those at level k+1."""
-        k = int(t[0])
+    def move(self, x: Tensor, k: int, cost_to_go: CostToGo, generator: Generator | None = None) -> Tensor:
+        """Particles (B,*S) at level k -> those at level k+1."""
         if k == 0:
             self.log_w, self.log_z = torch.zeros(len(x), device=x.device, dtype=x.dtype), 0.0
             self.ess, self.acceptances, self.resampled = [], [], 0
@@ -117,7 +111,7 @@ class SMC(Chain):
         self.ess.append(1 / weights.square().sum().item())
         if self.ess[-1] < self.threshold * len(x) or k + 1 == self.steps:
             x, e, g = self.resample(weights, generator, x, e, g)
-        return self.move(path.join(x, e, g), path, generator)
+        return self.moved(path.join(x, e, g), path, generator)
 
     def normalised(self, k: int) -> Tensor:
         """Weights (B,) that sum to one.
@@ -138,7 +132,7 @@ class SMC(Chain):
         # Indexing the last dimension keeps a particle's numbers apart in memory, see chains_last.
         return [part.movedim(0, -1).index_select(-1, chosen).movedim(-1, 0) for part in parts]
 
-    def move(self, now: Point, path: Tempered, generator: Generator | None) -> Tensor:
+    def moved(self, now: Point, path: Tempered, generator: Generator | None) -> Tensor:
         """``moves`` steps of HMC on one level."""
         base_size = self.scale / now.x[0].numel() ** 0.25
         self.kernel.begin(now.x)
@@ -146,7 +140,7 @@ class SMC(Chain):
         x, cost = now.x, Cost(path, None, self.steps)
         self.kernel.remember(now, cost)
         for _ in range(self.moves):
-            x = self.kernel.step(x, self.end(x), cost, generator)
+            x = self.kernel.move(x, self.steps, cost, generator)
         self.acceptances.append(self.kernel.report()["acceptance"].mean().item())
         return x
 
