@@ -19,7 +19,7 @@ from dxmi.cli.parser import build_parser, without_pairs
 from dxmi.cli.push import run_push
 from dxmi.cli.sample import run_sample
 from dxmi.cli.score import run_score
-from dxmi.config import plugins
+from dxmi.config.plugins import plugins
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +108,7 @@ def say(folder: Path) -> None:
 
 def run_plugins(options: argparse.Namespace, overrides: list[str]) -> None:
     """``dxmi plugins``."""
-    known = [p for group in plugins.GROUPS for p in plugins.installed(group, imported=options.check).values()]
+    known = plugins(check=options.check)
     if options.json:
         rows = [
             {"group": p.group, "name": p.name, "value": p.value, "distributions": p.distributions, "problem": p.problem}

@@ -69,6 +69,15 @@ class Plugin:
             raise ConfigError(self.name, f"the plugin {self.value} fails to import: {reason}") from error
 
 
+def plugins(check: bool = False) -> list[Plugin]:
+    """All that are installed, as ``dxmi plugins`` lists them: by group, then by name.
+
+    Args:
+        check: whether ``problem`` of each imports it; otherwise it reads the plugin's file
+    """
+    return [plugin for group in GROUPS for plugin in installed(group, imported=check).values()]
+
+
 @cache
 def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
     """The plugins of one group by name, from the entry points alone. ``imported`` is as in ``Plugin``."""
@@ -77,6 +86,15 @@ def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
         if point not in claims.setdefault(point.name, []):
             claims[point.name].append(point)
     return {name: Plugin(group, name, tuple(points), imported) for name, points in sorted(claims.items())}
+
+
+def plugins(*, check: bool = False) -> list[Plugin]:
+    """What is installed: energies, schedulers, samplers, evaluators and teachers, of all distributions.
+
+    Args:
+        check: import each of them, to find all that fail; otherwise ``problem`` is what its file shows
+    """
+    return [plugin for group in GROUPS for plugin in installed(group, imported=check).values()]
 
 
 @cache
@@ -97,12 +115,12 @@ def load(group: str, name: str) -> Any:
     Raises:
         ConfigError: no plugin has that name (the nearest are offered), two have it, or it fails to import
     """
-    plugins = installed(group)
-    if name not in plugins:
-        near = get_close_matches(name, plugins, n=3) or (list(plugins) if len(plugins) <= FEW else [])
+    known = installed(group)
+    if name not in known:
+        near = get_close_matches(name, known, n=3) or (list(known) if len(known) <= FEW else [])
         cure = f"nearest: {', '.join(near)} (see 'dxmi plugins')" if near else "'dxmi plugins' lists the names"
         raise ConfigError("", f"no plugin '{name}' among the {group.removeprefix('dxmi.')}", cure)
-    return plugins[name].load()
+    return known[name].load()
 
 
 def twice(points: Sequence[EntryPoint]) -> str:
