@@ -73,7 +73,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def table(page: Path, start: str) -> dict[str, list[str]]:
-    """The rows of the first table whose heading row begins with ``start``, by their first cell (and second, if same)."""
+    """The rows of the first table whose heading row begins with ``start``, by their first cell, or the first two."""
     lines = page.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith(start))
     rows: dict[str, list[str]] = {}
