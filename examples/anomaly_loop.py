@@ -51,7 +51,7 @@ def compare(
         )
         write_cells(good.flatten(0, 2), given.out / "cells.parquet")
         pretrain(first, alone)
-    train(second, game, given.resume)
+    train(second, game, resume=given.resume)
     energies = {"autoencoder": load_energy(alone), "EBM-VGS": load_energy(game / "energy")}
     return {name: figures(score(energy, test.items), test, **settings) for name, energy in energies.items()}
 

@@ -67,9 +67,6 @@ class Samples(Protocol):
     A stored set may have fewer than n; then these are all.
     """
 
-    drawn: int
-    """how many were asked for at most, and were there"""
-
     def __call__(self, n: int) -> Tensor:
         """All events (n,*S), on the CPU of every process."""
 
@@ -90,6 +87,14 @@ class Samples(Protocol):
 
     def reduce(self, x: Tensor) -> Tensor:
         """The sum over processes of x, of one shape on all."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Samples that say how many of them were asked for."""
+
+    drawn: int
+    """at most, of those that are there"""
 
 
 class HeldSamples:

@@ -65,8 +65,8 @@ def draw_marginals(axes: Any, flat: Tensor) -> None:
 
 def draw_energies(axes: Any, energy: Energy, energies: Tensor, tau: float) -> None:
     """Energies of the samples (n,), over those of exact samples where the density has them, at temperature 1."""
-    found = energies.double().cpu()
-    shown = found[found <= found.quantile(0.999)] if len(found) < 1_000_000 else found
+    values = energies.double().cpu()
+    shown = values[values <= values.quantile(0.999)] if len(values) < 1_000_000 else values
     axes.hist(shown.numpy(), bins=80, density=True, histtype="step", label="samples")
     exact = exact_energies(energy) if tau == 1 else None
     if exact is not None:
@@ -92,13 +92,13 @@ def save_learned(energy: Callable[[Tensor], Tensor], samples: Tensor, data: Tens
     from matplotlib.figure import Figure
 
     sides, grid = mesh(torch.cat([samples, data]).double(), data)
-    found = energy(grid).double().cpu()
+    values = energy(grid).double().cpu()
     highest = energy(torch.cat([samples, data])).double().cpu().quantile(0.99)
-    levels = torch.linspace(found.min(), highest, 16, dtype=found.dtype)
+    levels = torch.linspace(values.min(), highest, 16, dtype=values.dtype)
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     for axes, points, title in zip(figure.subplots(1, 2), (samples, data), ("samples", "data"), strict=True):
         if levels.isfinite().all() and (levels.diff() > 0).all():
-            drawn = axes.contourf(*sides, found.reshape(200, 200).T, levels=levels, extend="max", cmap="viridis_r")
+            drawn = axes.contourf(*sides, values.reshape(200, 200).T, levels=levels, extend="max", cmap="viridis_r")
             figure.colorbar(drawn, ax=axes, format="%.3g")
         axes.plot(*points[:SHOWN].T, ".", color="black", markersize=1.5, alpha=0.5)
         axes.set(title=f"energy and {title}", xlim=sides[0][[0, -1]].tolist(), ylim=sides[1][[0, -1]].tolist())

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
-from torchvision.transforms.functional import normalize as standardise
 
 from dxmi.api import ConfigError
 from dxmi.api.files import whole_file
@@ -137,6 +136,8 @@ def load_efficientnet(backbone: str) -> nn.Module:
 
 def read_image(file: Path, size: int) -> Tensor:
     """A file as a standardised image (3,size,size); raises ConfigError if it is no readable image."""
+    from torchvision.transforms.functional import normalize as standardise
+
     try:
         with Image.open(file) as image:
             pixels = np.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))

@@ -50,13 +50,13 @@ def cached(
 
 def share(failed: Exception | None, accelerator: Accelerator) -> None:
     """Wait for the main process, and raise on every one what it failed with: a ConfigError, or a RuntimeError."""
-    told = [failed if failed is None or isinstance(failed, ConfigError) else first_line(failed)]
+    word = [failed if failed is None or isinstance(failed, ConfigError) else first_line(failed)]
     if accelerator.num_processes > 1:
-        broadcast_object_list(told)
+        broadcast_object_list(word)
     if failed is not None:
         raise failed
-    if told[0] is not None:
-        raise told[0] if isinstance(told[0], ConfigError) else RuntimeError(f"the main process failed: {told[0]}")
+    if word[0] is not None:
+        raise word[0] if isinstance(word[0], ConfigError) else RuntimeError(f"the main process failed: {word[0]}")
 
 
 def fingerprint(items: Items, sampler: Sampler) -> str:
@@ -76,13 +76,13 @@ def fingerprint(items: Items, sampler: Sampler) -> str:
 def encode(items: Items, sampler: Sampler, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """All items in the sampler's space (N,*S) and their conditions (N,...), on the CPU."""
     sampler = sampler.to(device)
-    found = []
+    parts = []
     for rows in torch.split(torch.arange(len(items)), CHUNK):
         about = items.known(rows)
         x, cond = sampler.encode(items[rows].to(device), about.to(device) if isinstance(about, Tensor) else about)
-        found.append((x.cpu(), None if cond is None else cond.cpu()))
-    conditions = [cond for _, cond in found if cond is not None]
-    return torch.cat([x for x, _ in found]), torch.cat(conditions) if conditions else None
+        parts.append((x.cpu(), None if cond is None else cond.cpu()))
+    conditions = [cond for _, cond in parts if cond is not None]
+    return torch.cat([x for x, _ in parts]), torch.cat(conditions) if conditions else None
 
 
 def write(tensors: dict[str, Tensor], file: Path, key: str) -> None:
@@ -106,10 +106,10 @@ def read(file: Path, key: str, name: str) -> Encoded:
     """
     try:
         with safe_open(file, "pt") as stored:
-            told = (stored.metadata() or {}).get("fingerprint")
+            own = (stored.metadata() or {}).get("fingerprint")
             tensors = {each: stored.get_tensor(each) for each in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ConfigError("data.cache", f"{file} is damaged ({error})", "delete it, and it is made again") from error
-    if told != key or "x" not in tensors:
+    if own != key or "x" not in tensors:
         raise ConfigError("data.cache", f"{file} is of other data or another autoencoder", "delete it")
     return Encoded(tensors["x"], name, tensors.get("cond"))

@@ -81,8 +81,8 @@ def load_images(data: DataConfig, table: Any | None = None) -> Images:
         except (OSError, SyntaxError, ValueError) as error:
             raise ConfigError("data.path", f"row {row} of {data.path} is no readable image: {error}") from error
         if data.crop == "centre" and pixels[-1].shape[1:] != pixels[0].shape[1:]:
-            found, first = tuple(pixels[-1].shape[1:]), tuple(pixels[0].shape[1:])
-            raise ConfigError("data.size", f"row {row} is {found}, row 0 is {first} (H,W)", "set data.size to resize")
+            sides, first = tuple(pixels[-1].shape[1:]), tuple(pixels[0].shape[1:])
+            raise ConfigError("data.size", f"row {row} is {sides}, row 0 is {first} (H,W)", "set data.size to resize")
     channels = max(len(image) for image in pixels)  # grey images among colour ones become colour
     pixels = [image.expand(channels, -1, -1) for image in pixels]
     name, about = Path(str(data.path)).name, load_about(table, data)

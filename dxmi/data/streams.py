@@ -48,8 +48,8 @@ class Stream:
     @property
     def classes(self) -> int | None:
         """How many the column of labels says there are; None if it does not."""
-        found = self.key == "label" and getattr(self.table.features[self.data.label], "num_classes", None)
-        return found or None
+        classes = self.key == "label" and getattr(self.table.features[self.data.label], "num_classes", None)
+        return classes or None
 
     def batch(self, number: int, size: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
         """Batch ``number`` (0, 1, …) of process ``rank``: float (size,C,H,W) in [-1, 1] and what is known of them.
@@ -105,8 +105,8 @@ class Stream:
             image = centre(image, size) if draws is None else random_crop(image, size, draws)
         channels, *sides = self.event_shape or image.shape
         if list(image.shape[1:]) != sides:
-            found = f"{tuple(image.shape[1:])}, the first is {tuple(sides)} (H,W)"
-            raise ConfigError("data.size", f"{where} is {found}", "set data.size to resize")
+            own = f"{tuple(image.shape[1:])}, the first is {tuple(sides)} (H,W)"
+            raise ConfigError("data.size", f"{where} is {own}", "set data.size to resize")
         require(len(image) <= channels, "data.path", f"{where} has colour, the first image has none", "store one kind")
         return image.expand(channels, -1, -1)
 

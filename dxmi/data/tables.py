@@ -117,15 +117,15 @@ def read_about(values: Iterable[Any], data: DataConfig, first: int = 0, name: st
     Raises:
         ConfigError: one of them is no label or caption
     """
-    found: list[Any] = []
+    known: list[Any] = []
     for row, value in enumerate(values, start=first):
         if data.label is not None:
             fits, wanted = isinstance(value, int) and not isinstance(value, bool) and value >= 0, "integer from 0 on"
         else:
             fits, wanted = isinstance(value, str) and value.strip() != "", "text"
         if not fits:
-            key, told = about_key(data), repr(value)[:40]
+            key, shown = about_key(data), repr(value)[:40]
             where = f"{name} {row} of '{getattr(data, str(key))}'"
-            raise ConfigError(f"data.{key}", f"{where} has {told}, which is no {wanted}")
-        found.append(value)
-    return torch.tensor(found, dtype=torch.long) if data.label is not None else found
+            raise ConfigError(f"data.{key}", f"{where} has {shown}, which is no {wanted}")
+        known.append(value)
+    return torch.tensor(known, dtype=torch.long) if data.label is not None else known

@@ -28,14 +28,14 @@ def load_report(source: str | Path | Run, key: str = "report") -> Report:
     path = Path(source)
     try:
         inside = next((file for file in (path / "report.json", path / "evaluation.json") if file.exists()), path)
-        found = json.loads(inside.read_text())
+        content = json.loads(inside.read_text())
         usual: dict[str, Any] = {"nfe": None, "spread": {}, "minimum": {}, "seeds": {}}
-        rows = [row | {key: usual[key] for key in usual.keys() - row.keys()} for row in found["rows"]]
+        rows = [row | {key: usual[key] for key in usual.keys() - row.keys()} for row in content["rows"]]
         if not rows or not all({"name", "samples", "metrics", "steps"} <= row.keys() for row in rows):
             raise ValueError("no rows")
         if not all(row["spread"].keys() <= row["minimum"].keys() for row in rows):
             raise ValueError("no minima")
-        return Report(rows, dict(found["stamp"]))
+        return Report(rows, dict(content["stamp"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(key, f"{path} holds no report of 'dxmi evaluate'", "give another") from error
 
@@ -54,13 +54,13 @@ def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str,
     old, keys = load_report(folder / "report.json", "out"), ("name", "steps", "subject")
     wanted, new = json.loads(json.dumps([[[row[key] for key in keys] for row in rows], stamp]))  # as a file has it
     stamps = ((key, old.stamp.get(key), new.get(key)) for key in ("evaluators", "reference", "prompts"))
-    lost = [found for key, was, now in stamps for found in differences(was, now, key)]
+    lost = [line for key, was, now in stamps for line in differences(was, now, key)]
     lost += [f"seed {seed} is left out" for seed in old.stamp.get("seed", []) if seed not in new.get("seed", [])]
     lost += [f"n: {row['samples']} -> {new['samples']}" for row in old.rows[:1] if row["samples"] > new["samples"]]
     for row in old.rows:
         name = row["name"] + ("" if row["steps"] is None else f", {row['steps']} steps")
         if row["name"] != FLOOR and [row.get(key) for key in keys] not in wanted:
-            measured = any([row["name"], row["steps"]] == found[:2] for found in wanted)
+            measured = any([row["name"], row["steps"]] == other[:2] for other in wanted)
             lost.append(f"{name}: {'another subject' if measured else 'left out'}")
     other = f"{folder} holds a report of something else ({''.join(lost[:1])})"
     require(not lost, "out", other, "give another folder")
@@ -69,16 +69,16 @@ def earlier(folder: Path, rows: Sequence[Mapping[str, Any]], stamp: Mapping[str,
 
 def joined(new: Report, old: Report) -> Report:
     """``new`` with the figures of ``old`` that it lacks, where stamps, subjects and samples are equal."""
-    found = json.loads(new.to_json())  # tuples, as of seeds, are lists in a file
-    if found["stamp"] != old.stamp:
+    content = json.loads(new.to_json())  # tuples, as of seeds, are lists in a file
+    if content["stamp"] != old.stamp:
         return new
     same = ("name", "steps", "subject", "samples")
-    for row in found["rows"]:
+    for row in content["rows"]:
         for kept in (kept for kept in old.rows if all(kept.get(key) == row.get(key) for key in same)):
             for part in ("metrics", "spread", "minimum"):
                 row[part] = kept[part] | row[part]
             row["seeds"] = {seed: kept["seeds"].get(seed, {}) | own for seed, own in row["seeds"].items()}
-    return Report(**found)
+    return Report(**content)
 
 
 def figures(report: Report) -> list[Any]:
@@ -114,12 +114,12 @@ def compared(first: Path, second: Path) -> Report:
         ConfigError: one cannot be read, or their stamps or numbers of samples differ; the message says where
     """
     reports = load_report(first, "compare"), load_report(second, "compare")
-    told = [report.stamp | {"samples": report.rows[0]["samples"]} for report in reports]
-    seeds = [seed if isinstance(seed, list) else [seed] for seed in (made.pop("seed", []) for made in told)]
-    for made, seed in zip(told, seeds, strict=True):
+    stamps = [report.stamp | {"samples": report.rows[0]["samples"]} for report in reports]
+    seeds = [seed if isinstance(seed, list) else [seed] for seed in (made.pop("seed", []) for made in stamps)]
+    for made, seed in zip(stamps, seeds, strict=True):
         made.pop("noise", None)  # chains and pipelines may be compared, and so may images that nobody drew
         made.update({"seed": seed} if all(seeds) else {})
-    differing = differences(told[0], told[1])
+    differing = differences(stamps[0], stamps[1])
     if differing:
         raise ConfigError("compare", f"the two were not made alike: {'; '.join(differing)}")
     paths = first, second

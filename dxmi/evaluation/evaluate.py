@@ -90,22 +90,22 @@ def measured(source: Any, reference: Given, options: EvaluateOptions, accelerato
     known = statistics is None or options.n is not None
     require(known, "n", "published statistics tell no number of samples", "give one")
     judge = options.judge(statistics)
-    found = candidates(source, options, accelerator)
-    drawn = any(candidate.noise is not None for candidate in found)
+    asked = candidates(source, options, accelerator)
+    drawn = any(row.noise is not None for row in asked)
     column, label = options.column, options.label
     real = None if statistics else images(reference, "reference", column, label, strict=drawn)
     others = floor_candidates(options, accelerator)
-    check_alike([*found, *others], real)
+    check_alike([*asked, *others], real)
     seeds, size = options.seeds or SEEDS, options.n or len(real or ())
     what = {"name": Path(str(statistics)).name} if real is None else real.stamp()
-    made = stamp(found, [judge], what, list(seeds) if drawn else [], size)
+    made = stamp(asked, [judge], what, list(seeds) if drawn else [], size)
     folder = options.folder
-    wanted = [{"name": one.name, "steps": one.steps, "subject": one.made} for one in found]
+    wanted = [{"name": row.name, "steps": row.steps, "subject": row.made} for row in asked]
     before = None if folder is None else earlier(folder, wanted, made)
     work = Measurement(judge, real, seeds, size, accelerator)
     with judging(judge):
         floors = [work.row(candidate) for candidate in others]  # first, to fail before all is drawn
-        rows = [work.row(candidate) for candidate in found]
+        rows = [work.row(candidate) for candidate in asked]
     report = Report([*rows, *(work.halves() if options.halves else floors)], made | {"samples": rows[0]["samples"]})
     report = report if before is None else joined(report, before)
     if folder is not None and accelerator.is_main_process:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, Evaluator, Samples, as_samples
+from dxmi.api.evaluator import Counted
 from dxmi.data.items import Images, Items
 from dxmi.evaluation.candidates import Candidate
 from dxmi.evaluation.kept_samples import versions
@@ -45,7 +46,7 @@ def measure(
             clash = ", ".join(sorted(metrics.keys() & own.keys()))
             raise ConfigError("evaluators", f"two of them report {clash}", "choose other metrics for one")
         metrics |= own
-    return {"samples": samples.drawn, "metrics": metrics}
+    return {"samples": samples.drawn if isinstance(samples, Counted) else 0, "metrics": metrics}
 
 
 @contextmanager
@@ -112,12 +113,12 @@ def compare(
     Returns:
         ``{rows, stamp}``; a row is ``{name, steps, nfe, samples, metrics}``
     """
-    said, found = set[str](), list[dict[str, Any]]()
+    said, figures = set[str](), list[dict[str, Any]]()
     for row in rows:
         tell(f"evaluating {row.name} at {row.steps} steps")
         with noted(tell, said):
-            found.append(row.row(measure(evaluators, reference, row.samples(seed))))
-    return {"rows": found, "stamp": stamp(rows, evaluators, about, seed, found[0]["samples"])}
+            figures.append(row.row(measure(evaluators, reference, row.samples(seed))))
+    return {"rows": figures, "stamp": stamp(rows, evaluators, about, seed, figures[0]["samples"])}
 
 
 def data_floor(evaluators: Sequence[Evaluator], data: Items, accelerator: Accelerator, seed: int) -> dict[str, Any]:

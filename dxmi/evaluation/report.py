@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.api.files import whole_file
 from dxmi.evaluation.tables import markdown, metric_label, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLOOR = "data-floor"
 
@@ -97,19 +98,19 @@ class Report:
 
 
 def over_seeds(
-    name: str, steps: int | None, nfe: float | None, found: Mapping[int | None, dict[str, Any]]
+    name: str, steps: int | None, nfe: float | None, figures: Mapping[int | None, dict[str, Any]]
 ) -> dict[str, Any]:
-    """One row from what ``measure`` found with each seed."""
-    runs = [row["metrics"] for row in found.values()]
+    """One row from the ``figures`` of ``measure`` with each seed: means, spreads and minima."""
+    runs = [row["metrics"] for row in figures.values()]
     values = {m: [run[m] for run in runs] for m in runs[0] if all(m in run for run in runs)}
     several = len(runs) > 1
     return {
         "name": name,
         "steps": steps,
         "nfe": nfe,
-        "samples": max(row["samples"] for row in found.values()),
+        "samples": max(row["samples"] for row in figures.values()),
         "metrics": {m: fmean(v) for m, v in values.items()},
         "spread": {m: stdev(v) for m, v in values.items()} if several else {},
         "minimum": {m: min(v) for m, v in values.items()},
-        "seeds": {str(seed): row["metrics"] for seed, row in found.items() if seed is not None},
+        "seeds": {str(seed): row["metrics"] for seed, row in figures.items() if seed is not None},
     }

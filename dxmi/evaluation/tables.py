@@ -79,24 +79,24 @@ def table(heading: Sequence[str], body: Sequence[Sequence[str]], folded: bool = 
         folded: whether a cell that is too wide is folded, so that no figure is cut, or keeps to its line
         gap: blanks between columns
     """
-    found = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap), pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap), pad_edge=False)
     for name in heading:
-        found.add_column(name, justify="right" if name else "left", overflow="fold", no_wrap=bool(name) and not folded)
+        grid.add_column(name, justify="right" if name else "left", overflow="fold", no_wrap=bool(name) and not folded)
     for row in body:
-        found.add_row(*row)
-    return found
+        grid.add_row(*row)
+    return grid
 
 
 def report_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of a report for the screen, and below what their figures mean."""
     heading, *body = cells(rows)
-    found, lines = table(heading, body, gap=0), []
+    shown, lines = table(heading, body, gap=0), []
     if any(row.get("spread") for row in rows):
         lines.append("mean ±standard deviation over seeds (minimum)")
     if any(name.startswith(("fd_", "fid")) for name in heading):
         lines.append("fd, fid, kd, kid: lower is better; is, precision, recall: higher")
-    found.caption = "\n".join(lines) or None
-    return found
+    shown.caption = "\n".join(lines) or None
+    return shown
 
 
 def density_table(rows: Sequence[dict[str, Any]]) -> Table:

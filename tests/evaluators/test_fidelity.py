@@ -488,7 +488,7 @@ def test_images_of_different_sizes_are_refused(samples):
     mixed = [samples[0], samples[1], samples[2][:, :6], samples[3]]
     with pytest.raises(ConfigError, match=r"^reference: image 2 is \(1, 6, 8\), image 0 is \(1, 8, 8\)"):
         evaluate(samples, mixed, "fid")
-    with pytest.raises(ConfigError, match=r"^samples are \(1, 6, 8\), the reference \(1, 8, 8\)"):
+    with pytest.raises(ConfigError, match=r"^samples: they are \(1, 6, 8\), the reference \(1, 8, 8\)"):
         evaluate(samples[:, :, :6], [*samples[:4]], "fid")
 
 

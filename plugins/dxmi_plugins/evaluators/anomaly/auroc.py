@@ -113,12 +113,12 @@ def figures(
         "mean": lambda: scores.flatten(1).mean(1),
         "pool": lambda: avg_pool2d(maps[:, None], window, stride=1).flatten(1).amax(1),
     }
-    found = {f"det_{way}": auroc(labels, ways[way]()) for way in aggregators}
+    row = {f"det_{way}": auroc(labels, ways[way]()) for way in aggregators}
     if masks is not None:
         if masks.min() == masks.max():
             raise ConfigError("masks", f"those of class {who} have pixels of one kind alone", "AUROC needs both kinds")
-        found["loc"] = auroc(masks, maps)
-    return found
+        row["loc"] = auroc(masks, maps)
+    return row
 
 
 def upsampled(scores: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:

@@ -47,8 +47,8 @@ def mode_error(x: Tensor, y: Tensor, modes: Tensor) -> float:
 
 def modes_found(x: Tensor, y: Tensor, modes: Tensor) -> int:
     """Number of modes with samples x (n,D), and with at least half the share that the reference y (n,D) has there."""
-    found, due = mode_shares(x, modes), mode_shares(y, modes)
-    return int(((found > 0) & (found >= due / 2)).sum())
+    own, due = mode_shares(x, modes), mode_shares(y, modes)
+    return int(((own > 0) & (own >= due / 2)).sum())
 
 
 def side_error(x: Tensor, y: Tensor) -> float:

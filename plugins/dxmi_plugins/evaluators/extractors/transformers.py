@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dxmi.api import ConfigError
+from dxmi.api.fingerprint import tensors_sha256
 from dxmi_plugins.evaluators.extractors.base import Extractor
 
 RULE = ["do_resize", "size", "resample", "do_center_crop", "crop_size"]
@@ -39,13 +40,13 @@ class Backbone(Extractor):
         from transformers import AutoModel
 
         try:
-            model, told = AutoModel.from_pretrained(self.source, dtype=torch.float32, output_loading_info=True)
+            model, report = AutoModel.from_pretrained(self.source, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise self._absent() from error
-        missing = [key for key in told["missing_keys"] if "pooler" not in key]
+        missing = [key for key in report["missing_keys"] if "pooler" not in key]
         if missing:
             raise ConfigError(self.option, f"{self.source} has no weights for {missing[0]} of {type(model).__name__}")
-        self.pools = not told["missing_keys"]
+        self.pools = not report["missing_keys"]
         return getattr(model, "vision_model", model)  # type: ignore[no-any-return]
 
     def ready(self) -> None:
@@ -76,18 +77,14 @@ class Backbone(Extractor):
     def resize(self) -> str:  # type: ignore[override]
         """The settings of its processor that matter most, and a hash of all."""
         config = self.processor.to_dict()
-        told = ", ".join(f"{key} {config[key]}" for key in RULE if config.get(key) is not None)
+        rule = ", ".join(f"{key} {config[key]}" for key in RULE if config.get(key) is not None)
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-        return f"{type(self.processor).__name__}: {told}; all settings {digest[:16]}"
+        return f"{type(self.processor).__name__}: {rule}; all settings {digest[:16]}"
 
     @cached_property
     def sha256(self) -> str:  # type: ignore[override]
         """Of its tensors, by name."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.network.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return tensors_sha256(self.network.state_dict())
 
     @cached_property
     def dimension(self) -> int:  # type: ignore[override]
@@ -99,9 +96,9 @@ class Backbone(Extractor):
         """Pixels uint8 (B,3,H,W) in 0..255 -> features (B,D) float, and no logits."""
         network = self.network
         inputs = self.processor(images=list(pixels.cpu()), return_tensors="pt", input_data_format="channels_first")
-        found = network(pixel_values=inputs["pixel_values"].to(self.device))
-        pooled = getattr(found, "pooler_output", None) if self.pools else None
-        features = found.last_hidden_state[:, 0] if pooled is None else pooled
+        output = network(pixel_values=inputs["pixel_values"].to(self.device))
+        pooled = getattr(output, "pooler_output", None) if self.pools else None
+        features = output.last_hidden_state[:, 0] if pooled is None else pooled
         return features.flatten(1).float(), None
 
     def _absent(self) -> ConfigError:

@@ -146,13 +146,13 @@ class Fidelity:
     def _distance(self) -> FrechetDistance:
         """The distance to the published moments; what they leave open is warned of."""
         assert self.published is not None
-        found, own = read_published(self.published, self.extractor), self.extractor
+        moments, own = read_published(self.published, self.extractor), self.extractor
         warnings.warn(
             f"reference_statistics: {self.published.name} does not tell its resize rule; the distance holds only if "
             f"it was made with that of {own.name}, {own.resize} (clean-fid's files are made with another)",
             stacklevel=3,
         )
-        return FrechetDistance(found)
+        return FrechetDistance(moments)
 
     def _check_options(self) -> None:
         """Raise ConfigError where options contradict each other."""

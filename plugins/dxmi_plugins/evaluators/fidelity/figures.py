@@ -27,18 +27,18 @@ class Wanted(NamedTuple):
 
     def keepers(self, n: int, labels: Tensor | None) -> dict[str, Any]:
         """What is kept of n samples, by name; labels (n,) are those that they were drawn at."""
-        e, found = self.extractor, dict[str, Any]()
+        e, keepers = self.extractor, dict[str, Any]()
         if "fid" in self.metrics:
-            found["moments"] = KeptMoments(e.dimension, n, PARTS if self.infinity else 1)
+            keepers["moments"] = KeptMoments(e.dimension, n, PARTS if self.infinity else 1)
         if "kid" in self.metrics or self.resamples or ("prc" in self.metrics and self.prc_extractor is e):
-            found["features"] = KeptFeatures(e.dimension)
+            keepers["features"] = KeptFeatures(e.dimension)
         if "isc" in self.metrics:
-            found["isc"] = KeptScore(n, e.logits or 0)
+            keepers["isc"] = KeptScore(n, e.logits or 0)
         if "accuracy" in self.metrics and labels is not None:
-            found["accuracy"] = KeptAccuracy(e.logits or 0, labels)
+            keepers["accuracy"] = KeptAccuracy(e.logits or 0, labels)
         if "prc" in self.metrics and self.prc_extractor is not e:
-            found["prc"] = KeptFeatures(self.prc_extractor.dimension)
-        return found
+            keepers["prc"] = KeptFeatures(self.prc_extractor.dimension)
+        return keepers
 
     def passes(self, keepers: dict[str, Any]) -> list[Pass]:
         """Which extractor each keeper reads."""
@@ -48,10 +48,10 @@ class Wanted(NamedTuple):
     def needs(self) -> dict[Extractor, list[str]]:
         """The extractors that are used, and what is needed of the reference over each."""
         kinds = [kind for metric, kind in (("fid", "moments"), ("kid", "features")) if metric in self.metrics]
-        found = {self.extractor: kinds} if set(self.metrics) != {"prc"} else {}
-        if "prc" in self.metrics and "features" not in found.setdefault(self.prc_extractor, []):
-            found[self.prc_extractor].append("features")
-        return found
+        needed = {self.extractor: kinds} if set(self.metrics) != {"prc"} else {}
+        if "prc" in self.metrics and "features" not in needed.setdefault(self.prc_extractor, []):
+            needed[self.prc_extractor].append("features")
+        return needed
 
     def prepare(self, real: Reference | None, samples: Samples) -> None:
         """Have networks and reference ready, so that what is wrong with them is found before a sample is drawn.
@@ -71,36 +71,36 @@ class Wanted(NamedTuple):
         self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: FrechetDistance | None
     ) -> dict[str, float]:
         """All figures by name, the same on every process."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         features = keepers["features"].gathered(samples) if "features" in keepers else None
         if "moments" in keepers:
             to = published if real is None else real.distance(self.extractor)
             assert to is not None
-            found |= self.distances(keepers["moments"], features, samples, to)
+            metrics |= self.distances(keepers["moments"], features, samples, to)
         if "kid" in self.metrics and real is not None and features is not None:
             mean, std = kernel_distance(features, real.features(self.extractor))
-            found |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
+            metrics |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
         if "isc" in keepers:
             mean, std = keepers["isc"].result(samples.reduce)
-            found |= {self.key("is", "is") + "_mean": mean, self.key("is", "is") + "_std": std}
+            metrics |= {self.key("is", "is") + "_mean": mean, self.key("is", "is") + "_std": std}
         if "prc" in self.metrics and real is not None:
             own = keepers.get("prc")
             drawn = features if own is None else own.gathered(samples)
             assert drawn is not None
-            found |= precision_recall(drawn.to(self.prc_extractor.device), *real.support(self.prc_extractor))
-        return found | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
+            metrics |= precision_recall(drawn.to(self.prc_extractor.device), *real.support(self.prc_extractor))
+        return metrics | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
 
     def distances(
         self, kept: KeptMoments, features: Tensor | None, samples: Samples, distance: FrechetDistance
     ) -> dict[str, float]:
         """The Fréchet distance, with its limit and interval where they are wanted."""
         parts, key = kept.reduced(samples), self.key("fid", "fd")
-        found = {key: distance(merged(parts).gaussian())}
+        metrics = {key: distance(merged(parts).gaussian())}
         if self.infinity:
-            found[f"{key}_inf"] = at_infinity(parts, distance)
+            metrics[f"{key}_inf"] = at_infinity(parts, distance)
         if self.resamples and features is not None:
-            found[f"{key}_low"], found[f"{key}_high"] = bootstrap(features, distance, self.resamples, SEED)
-        return found
+            metrics[f"{key}_low"], metrics[f"{key}_high"] = bootstrap(features, distance, self.resamples, SEED)
+        return metrics
 
     def key(self, inception: str, other: str) -> str:
         """Inception's distances have names of their own; others carry the extractor's."""

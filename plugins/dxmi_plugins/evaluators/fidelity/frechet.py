@@ -58,12 +58,12 @@ class Moments:
 
     def reduced(self, reduce: Callable[[Tensor], Tensor]) -> Moments:
         """Those of all processes' rows, on the CPU; ``reduce`` sums a tensor over processes."""
-        own, found = self.mean.cpu(), Moments(len(self.mean))
-        found.count = int(reduce(torch.tensor(self.count)))
-        found.mean = reduce(own * (self.count / max(1, found.count)))
-        delta = own - found.mean
-        found.scatter = reduce(self.scatter.cpu() + self.count * delta.outer(delta))
-        return found
+        own, total = self.mean.cpu(), Moments(len(self.mean))
+        total.count = int(reduce(torch.tensor(self.count)))
+        total.mean = reduce(own * (self.count / max(1, total.count)))
+        delta = own - total.mean
+        total.scatter = reduce(self.scatter.cpu() + self.count * delta.outer(delta))
+        return total
 
     def gaussian(self) -> Gaussian:
         """Mean and unbiased covariance; needs two rows."""
@@ -72,10 +72,10 @@ class Moments:
 
 def merged(parts: Sequence[Moments]) -> Moments:
     """The moments of all their rows together."""
-    found = Moments(len(parts[0].mean))
+    total = Moments(len(parts[0].mean))
     for part in parts:
-        found.merge(part)
-    return found
+        total.merge(part)
+    return total
 
 
 class FrechetDistance:
@@ -91,11 +91,11 @@ class FrechetDistance:
         values, vectors = torch.linalg.eigh(reference.covariance)
         self.root = vectors * roots(values)
 
-    def __call__(self, found: Gaussian) -> float:
+    def __call__(self, samples: Gaussian) -> float:
         """The distance of N(m, A) to the reference."""
-        values = torch.linalg.eigvalsh(self.root.T @ found.covariance @ self.root)
-        traces = found.covariance.trace() + self.reference.covariance.trace()
-        shift = (found.mean - self.reference.mean).square().sum()
+        values = torch.linalg.eigvalsh(self.root.T @ samples.covariance @ self.root)
+        traces = samples.covariance.trace() + self.reference.covariance.trace()
+        shift = (samples.mean - self.reference.mean).square().sum()
         return float(shift + traces - 2 * roots(values).sum())
 
 
@@ -137,12 +137,12 @@ def bootstrap(
     generator, whole = Generator().manual_seed(seed), Moments(features.shape[1])
     for part in torch.split(features, CHUNK):
         whole.update(part)
-    found = []
+    distances = []
     for _ in range(resamples):
         moments = Moments(features.shape[1])
         for rows in torch.split(torch.randint(len(features), (len(features),), generator=generator), CHUNK):
             moments.update(features[rows])
-        found.append(distance(moments.gaussian()))
-    low, high = np.quantile(np.array(found) - np.mean(found), [(1 - level) / 2, (1 + level) / 2])
+        distances.append(distance(moments.gaussian()))
+    low, high = np.quantile(np.array(distances) - np.mean(distances), [(1 - level) / 2, (1 + level) / 2])
     centre = distance(whole.gaussian())
     return float(centre + low), float(centre + high)

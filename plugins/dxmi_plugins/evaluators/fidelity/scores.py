@@ -75,19 +75,19 @@ class Accuracy:
         return {"accuracy": float(right.sum() / all_.sum()), **own}
 
 
-def kernel_distance(found: Tensor, reference: Tensor) -> tuple[float, float]:
+def kernel_distance(features: Tensor, reference: Tensor) -> tuple[float, float]:
     """KID: mean and spread over 100 subsets of the unbiased squared MMD with a cubic kernel (Binkowski et al. 2018).
 
     Features (N,D) and (M,D); torch-fidelity's subsets, in float64.
     """
-    size = min(SUBSET, len(found), len(reference))
+    size = min(SUBSET, len(features), len(reference))
     result = kid_features_to_metric(
-        found.double(), reference.double(), kid_subset_size=size, rng_seed=SEED, verbose=False
+        features.double(), reference.double(), kid_subset_size=size, rng_seed=SEED, verbose=False
     )
     return result[KEY_METRIC_KID_MEAN], result[KEY_METRIC_KID_STD]
 
 
-def precision_recall(found: Tensor, reference: Tensor, reference_radii: Tensor | None = None) -> dict[str, float]:
+def precision_recall(features: Tensor, reference: Tensor, reference_radii: Tensor | None = None) -> dict[str, float]:
     """Shares of samples among the reference, and of the reference among samples (Kynkäänniemi et al. 2019).
 
     A point is among others within the distance of one of them to its third nearest neighbour. Features (N,D) and
@@ -95,7 +95,7 @@ def precision_recall(found: Tensor, reference: Tensor, reference_radii: Tensor |
     the harmonic mean.
     """
     own = radii(reference) if reference_radii is None else reference_radii
-    precision, recall = covered(found, reference, own), covered(reference, found, radii(found))
+    precision, recall = covered(features, reference, own), covered(reference, features, radii(features))
     return {
         "precision": precision,
         "recall": recall,

@@ -97,9 +97,9 @@ def checked(mu: np.ndarray, sigma: np.ndarray, extractor: Extractor, key: str, p
         raise ConfigError(
             key, f"{path} has mu {mu.shape} and sigma {sigma.shape}", f"{extractor.name} has {d} features"
         )
-    found = Gaussian(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
-    scale = found.covariance.abs().max()
-    symmetric = (found.covariance - found.covariance.T).abs().max() <= 1e-3 * scale
-    if not (found.mean.isfinite().all() and found.covariance.isfinite().all() and symmetric):
+    moments = Gaussian(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
+    scale = moments.covariance.abs().max()
+    symmetric = (moments.covariance - moments.covariance.T).abs().max() <= 1e-3 * scale
+    if not (moments.mean.isfinite().all() and moments.covariance.isfinite().all() and symmetric):
         raise ConfigError(key, f"{path} has numbers that are not finite, or a sigma that is no covariance")
-    return found
+    return moments
