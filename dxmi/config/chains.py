@@ -12,6 +12,8 @@ from dxmi.api.errors import require
 class ChainsConfig:
     """Every key of a YAML file for ``dxmi sample``.
 
+    They stand at the top of the file. It describes chains on a known density, where nothing learns.
+
     Args:
         energy: plugin, a known density
         sampler: plugin, the chain
@@ -20,6 +22,9 @@ class ChainsConfig:
         chains: number of chains; the last state of each is a sample
         draws: at most so many states of a chain are kept for the diagnostics, evenly spaced over its second half
         watch: number of chains whose states are kept for the diagnostics
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     energy: Energy

@@ -13,6 +13,9 @@ from dxmi.api.errors import require
 class DataConfig:
     """What to learn from: images or vectors that are stored somewhere, or draws of a known density.
 
+    The keys stand below ``data`` in files of ``dxmi train`` and ``dxmi pretrain``; what ``dxmi evaluate`` reads takes
+    them too.
+
     Args:
         path: a Parquet file or a folder of them, a folder of images, WebDataset shards (a .tar, a folder of them or a
             pattern with a star), or a hub id
@@ -33,6 +36,9 @@ class DataConfig:
         cache: a folder that keeps what the sampler makes of the data, latents and embedded captions, so that later runs
             need not encode again; null encodes each batch. All of it has to fit into each process's memory, and twice
             into that of the main process while it encodes
+
+    Raises:
+        ConfigError: a value is out of range, or two keys exclude each other
     """
 
     path: str | None = None

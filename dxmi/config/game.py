@@ -13,6 +13,8 @@ from dxmi.api.errors import require
 class GameConfig:
     """The weights of the game's terms (MATH 3).
 
+    They stand below ``game`` in files of ``dxmi train``.
+
     Args:
         tau1: weight of the policy's conditional entropy
         tau2: weight of the velocity cost
@@ -48,6 +50,9 @@ class GameConfig:
             no samples are drawn, and the energy is what is learned
         chains: number of persistent chains of each process
         reinit: share of the persistent chains used in a round that start again from noise (Du and Mordatch 2019)
+
+    Raises:
+        ConfigError: a value is out of range, or two keys exclude each other
     """
 
     tau1: float = 0.1

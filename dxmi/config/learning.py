@@ -10,7 +10,18 @@ from dxmi.api.errors import require
 
 @dataclass(kw_only=True)
 class ClipConfig:
-    """Largest gradient norm of each player; null does not clip."""
+    """Largest gradient norm of each player; null does not clip.
+
+    The keys stand below ``clip`` in files of ``dxmi train``.
+
+    Args:
+        energy: of the energy
+        sampler: of the sampler
+        value: of a separate value network
+
+    Raises:
+        ConfigError: a value is out of range
+    """
 
     energy: float | None = None
     sampler: float | None = None
@@ -25,11 +36,16 @@ class ClipConfig:
 class RatesConfig:
     """Learning rates.
 
+    They stand below ``lr`` in files of ``dxmi train``.
+
     Args:
         energy: of the energy
         sampler: of the sampler's network
         std: of the logarithms of its standard deviations
         value: of a separate value network; null means the energy's
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     energy: float = 3e-4
@@ -46,6 +62,8 @@ class RatesConfig:
 class LearningConfig:
     """How the players learn.
 
+    The keys stand at the top of files of ``dxmi train``.
+
     Args:
         lr: learning rates
         optimizer: a class of torch.optim
@@ -54,6 +72,9 @@ class LearningConfig:
         decay: none keeps the learning rates, cosine lowers them to zero over the run
         ema: decay of the moving average of the sampler's weights (and of the value's, where the sampler follows its
             gradient), which is what gets evaluated and exported
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     lr: RatesConfig = field(default_factory=RatesConfig)

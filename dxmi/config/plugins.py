@@ -69,15 +69,6 @@ class Plugin:
             raise ConfigError(self.name, f"the plugin {self.value} fails to import: {reason}") from error
 
 
-def plugins(check: bool = False) -> list[Plugin]:
-    """All that are installed, as ``dxmi plugins`` lists them: by group, then by name.
-
-    Args:
-        check: whether ``problem`` of each imports it; otherwise it reads the plugin's file
-    """
-    return [plugin for group in GROUPS for plugin in installed(group, imported=check).values()]
-
-
 @cache
 def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
     """The plugins of one group by name, from the entry points alone. ``imported`` is as in ``Plugin``."""

@@ -19,6 +19,8 @@ Objective = Literal[
 class PretrainConfig:
     """Every key of ``dxmi pretrain``'s YAML file.
 
+    They stand at the top of the file.
+
     Args:
         data: what to learn from: images, vectors or draws of a known density
         objective: the loss. ddpm and multi_noise learn the score at many noise levels: ddpm of a UNet that becomes a
@@ -44,6 +46,9 @@ class PretrainConfig:
         warmup: steps of the rise
         clip: largest gradient norm of the loss per entry of an event
         ema: decay of the moving average of the weights, which is what gets saved
+
+    Raises:
+        ConfigError: a value is out of range, or the objective does not use a key
     """
 
     data: DataConfig

@@ -15,6 +15,8 @@ class ReplayConfig:
 
     Noising them again makes other states of the steps between each time, so those are not kept.
 
+    The keys stand below ``replay`` in files of ``dxmi train``.
+
     Args:
         learn: td regresses the value at the noised states on successors redrawn from the sampler (MATH 4.2), besides
             what rollouts teach it; denoise fits the value's gradient to the score of the noised states (MATH 4.5): it
@@ -26,6 +28,9 @@ class ReplayConfig:
         steps: optimiser steps a round
         every: rounds between two times that the sampler's own ends are kept; null keeps none
         priority: states are drawn in proportion to ``exp(-priority*E)``; 0 draws all alike
+
+    Raises:
+        ConfigError: a value is out of range, or two keys exclude each other
     """
 
     learn: Literal["td", "denoise"] = "td"

@@ -16,10 +16,15 @@ from dxmi.config.replay import ReplayConfig
 class EveryConfig:
     """How often, in rounds.
 
+    The keys stand below ``every`` in files of ``dxmi train``.
+
     Args:
         log: a line in metrics.jsonl and to the tracker
         samples: a grid of samples
         checkpoint: a checkpoint to resume from
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     log: int = 10
@@ -38,11 +43,16 @@ class ProxyConfig:
     It is no figure to report: ``best/`` was chosen by it. ``proxy`` of metrics.jsonl is better when lower: of a metric
     that the evaluator names in ``HIGHER`` it is the negative.
 
+    The keys stand below ``proxy`` in files of ``dxmi train``.
+
     Args:
         every: rounds between two of them
         samples: how many are drawn for each, at the run's seed, so that all are from the same noise
         patience: the run stops after so many in a row that were not the best, those of ``game.warmup`` aside; null
             plays all rounds
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     every: int = 100
@@ -58,6 +68,8 @@ class ProxyConfig:
 @dataclass(kw_only=True)
 class TrainConfig(LearningConfig):
     """Every key of a run's YAML file.
+
+    They stand at the top of the file of ``dxmi train``.
 
     Args:
         energy: plugin; a network to be learned from data, or a known density
@@ -82,6 +94,9 @@ class TrainConfig(LearningConfig):
             where a run learns from them
         long_chain: how many times the training's number of steps the chains run that are evaluated beside those of the
             training's length, where the sampler is a chain that cannot learn; null runs none
+
+    Raises:
+        ConfigError: a value is out of range
     """
 
     energy: Energy
