@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def fingerprint(parts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> str:
@@ -24,10 +25,22 @@ def fingerprint(parts: Mapping[str, Any], settings: Mapping[str, Any] | None = N
     for name, part in sorted(parts.items()):
         about = [name, type(part).__name__, public(settings_of(part)), vocabulary(part)]
         digest.update(json.dumps(about, sort_keys=True, default=str).encode())
-        for key, tensor in sorted(part.state_dict().items()) if hasattr(part, "state_dict") else ():
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        add_tensors(digest, part.state_dict() if hasattr(part, "state_dict") else {})
     return digest.hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names, in hex; the same in whatever order and on whatever device they are."""
+    digest = hashlib.sha256()
+    add_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def add_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Go on with a digest of hashlib: names and bytes, sorted by name."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def file_sha256(path: Path) -> str:

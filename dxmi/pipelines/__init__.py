@@ -7,10 +7,10 @@ from dxmi.pipelines.checked_files import PipelineFiles as PipelineFiles
 from dxmi.pipelines.checked_files import download as download
 from dxmi.pipelines.checked_files import look as look
 from dxmi.pipelines.draw import PipelineDraw as PipelineDraw
-from dxmi.pipelines.families import families as families
-from dxmi.pipelines.families import family_of as family_of
-from dxmi.pipelines.families import pipeline_names as pipeline_names
 from dxmi.pipelines.frozen import keep_what_learns as keep_what_learns
 from dxmi.pipelines.frozen import matches as matches
 from dxmi.pipelines.load import load_pipeline as load_pipeline
 from dxmi.pipelines.load import what_else as what_else
+from dxmi.pipelines.teachers import families as families
+from dxmi.pipelines.teachers import family_of as family_of
+from dxmi.pipelines.teachers import pipeline_names as pipeline_names

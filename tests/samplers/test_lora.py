@@ -148,7 +148,7 @@ def test_three_rounds_change_the_adapters_alone_and_the_average_shares_the_rest(
         assert (average[name].data_ptr() == p.data_ptr()) is not p.requires_grad, name
         assert torch.equal(average[name], p) is not p.requires_grad, name
     assert played.players.ema.module.teacher is found.teacher
-    held = [p for group in played.optimizers["sampler"].param_groups for p in group["params"]]
+    held = [p for group in played.players.optimizers["sampler"].param_groups for p in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in found.parameters() if p.requires_grad}
 
 

@@ -120,9 +120,17 @@ def test_a_pipeline_that_two_families_take_is_refused(install, tmp_path):
         load_teacher(str(tiny("ddpm", tmp_path / "teacher")))
 
 
-def test_a_family_that_fails_to_import_hurts_nobody_else(install, tmp_path):
-    install("strange_teachers", "raise ValueError('no luck')\n", upside_down="UpsideDown")
-    with pytest.warns(UserWarning, match="^teachers: upside_down: .*fails to import: ValueError: no luck"):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("raise ValueError('no luck')\n", "upside_down: .*fails to import: ValueError: no luck"),
+        ("class UpsideDown:\n    pass\n", "upside_down: strange_teachers:UpsideDown lacks members of dxmi.api.Teach"),
+        ("class UpsideDown:\n    def __init__(self, x): pass\n", ".*missing 1 required positional argument: 'x'"),
+    ],
+)
+def test_a_family_that_cannot_be_used_hurts_nobody_else(text, says, install, tmp_path):
+    install("strange_teachers", text, upside_down="UpsideDown")
+    with pytest.warns(UserWarning, match=f"^teachers: {says}"):
         assert load_teacher(str(tiny("ddpm", tmp_path / "teacher"))).shape == (1, 8, 8)
 
 

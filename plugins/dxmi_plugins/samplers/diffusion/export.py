@@ -81,11 +81,11 @@ def stock_scheduler(teacher: Teacher, schedule: Any) -> tuple[Any, Tensor, dict[
     eta = float(schedule.config.eta)
     if eta not in (0, 1):
         raise ConfigError(
-            "eta", f"a stock scheduler makes steps with eta 0 or 1, not {eta:g}", f"train with one, {EXACT}"
+            "scheduler.eta", f"a stock scheduler makes steps with eta 0 or 1, not {eta:g}", f"train with one, {EXACT}"
         )
     _, a_t, s_t, a_s, s_s, _ = schedule.rows.unbind(1)
     if s_s[-1] > 0:
-        raise ConfigError("extra_node", "stock schedulers end at the data", f"train without, {EXACT}")
+        raise ConfigError("scheduler.extra_node", "stock schedulers end at the data", f"train without, {EXACT}")
     stds = eta * std_up(a_t, s_t, a_s, s_s)
     tied = FewStepScheduler.from_config(schedule.with_stds(stds.tolist()).config, clip_sample=False)  # pipelines clip
     for candidate, options in candidates(teacher, schedule, eta):
@@ -165,15 +165,17 @@ def refusal(teacher: Teacher, schedule: FewStepScheduler, eta: float) -> ConfigE
     if hasattr(teacher.pipeline.scheduler, "alphas_cumprod"):
         fits = "" if eta else f" and a number of steps that divides {len(levels.timesteps)}"
         return ConfigError(
-            "nodes", f"no stock scheduler has the timesteps {nodes}", f"train with nodes: trailing{fits}, {EXACT}"
+            "scheduler.nodes",
+            f"no stock scheduler has the timesteps {nodes}",
+            f"train with nodes: trailing{fits}, {EXACT}",
         )
     if levels.sigma_data is not None:
         what = "EDM steps without new noise alone" if eta else f"no steps at the timesteps {nodes}"
-        key = "eta" if eta else "nodes"
+        key = "scheduler.eta" if eta else "scheduler.nodes"
         return ConfigError(key, f"stock schedulers make {what}", f"train with nodes: karras and eta: 0, {EXACT}")
     if levels.prediction_type == "flow_prediction":
         plain = "stock schedulers make flow-matching steps without new noise alone"
-        return ConfigError("eta", plain, f"train with eta: 0, {EXACT}")
+        return ConfigError("scheduler.eta", plain, f"train with eta: 0, {EXACT}")
     return ConfigError(
         "teacher", "diffusers has no scheduler of its own for variance-exploding networks", "export exact"
     )

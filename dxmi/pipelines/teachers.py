@@ -7,18 +7,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from dxmi.api import ConfigError, TeacherFamily
+from dxmi.api.errors import require
 from dxmi.config import plugins
 
 GROUP = "dxmi.teachers"
 
 
 def families() -> dict[str, TeacherFamily]:
-    """The installed families by name; one that cannot be imported is left out with a warning."""
+    """The installed families by name; one that cannot be used is left out with a warning."""
     loaded: dict[str, TeacherFamily] = {}
     for name, plugin in plugins.installed(GROUP).items():
         try:
-            loaded[name] = plugin.load()()
-        except ConfigError as error:
+            family = plugin.load()()
+            require(isinstance(family, TeacherFamily), name, f"{plugin.value} lacks members of dxmi.api.TeacherFamily")
+            loaded[name] = family
+        except (ConfigError, TypeError) as error:
             warnings.warn(f"teachers: {error}", stacklevel=2)
     return loaded
 
