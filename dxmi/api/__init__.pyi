@@ -31,6 +31,7 @@ from .reference import Labelled as Labelled
 from .sampler import About as About
 from .sampler import Annotations as Annotations
 from .sampler import Draw as Draw
+from .sampler import FromPipeline as FromPipeline
 from .sampler import Sampler as Sampler
 from .sampler import Transition as Transition
 from .schedule import Levels as Levels

@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
 from dxmi.api.cost import CostToGo
-from dxmi.api.errors import ConfigError
 from dxmi.api.noise import Noise, randn
 
 Annotations = Tensor | list[str] | None
@@ -43,7 +42,10 @@ class Transition(NamedTuple):
 
 
 class Sampler(nn.Module, ABC):
-    """A chain of ``steps`` steps from noise to a sample."""
+    """A chain of ``steps`` steps from noise to a sample.
+
+    One that is made from a pretrained pipeline has the methods of ``FromPipeline`` too.
+    """
 
     steps: int
     independent: bool = True
@@ -134,13 +136,14 @@ class Sampler(nn.Module, ABC):
 
         load_model(self, str(folder / "model.safetensors"))
 
-    def stock(self) -> Sampler:
-        """A copy that ``save_pretrained`` writes with classes of diffusers alone, without code of its own.
+    def rivals(self) -> dict[str, Draw]:
+        """What a user would pick instead of this sampler, by name."""
+        return {}
 
-        Raises:
-            ConfigError: there is none, and which key would have to change
-        """
-        raise ConfigError("sampler", f"{type(self).__name__} is no diffusers pipeline", "there is nothing to export")
+
+@runtime_checkable
+class FromPipeline(Protocol):
+    """A sampler that is made from a pretrained pipeline and leaves one."""
 
     @classmethod
     def describe(cls, source: str, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -149,10 +152,12 @@ class Sampler(nn.Module, ABC):
         ``config`` among it is a run that would fine-tune it.
 
         Raises:
-            ConfigError: such samplers have no source, or it is not one of theirs
+            ConfigError: the source is not one of theirs
         """
-        raise ConfigError(source, f"{cls.__name__} is made from no pipeline")
 
-    def rivals(self) -> dict[str, Draw]:
-        """What a user would pick instead of this sampler, by name."""
-        return {}
+    def stock(self) -> Sampler:
+        """A copy that ``save_pretrained`` writes with classes of diffusers alone, without code of its own.
+
+        Raises:
+            ConfigError: there is none, and which key would have to change
+        """

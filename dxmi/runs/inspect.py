@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from dxmi.api import ConfigError, Sampler
+from dxmi.api import ConfigError, FromPipeline, Sampler
 from dxmi.api.errors import first_line
 from dxmi.config import plugins
 
@@ -29,7 +29,7 @@ def inspect(source: str | Path, *, trust_remote_code: bool = False) -> dict[str,
     refusals: list[ConfigError] = []
     for plugin in plugins.installed("dxmi.samplers").values():
         kind: type[Sampler] | None = plugin.load() if plugin.problem is None else None
-        if kind is None or not kind.pipeline:
+        if kind is None or not issubclass(kind, FromPipeline):
             continue
         try:
             found = kind.describe(str(source), trust_remote_code)

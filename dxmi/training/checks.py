@@ -10,6 +10,7 @@ import torch
 from dxmi.api import GaussianSampler, Imitates, Marginals, Perturbs, ValueGuided
 from dxmi.api.errors import require
 from dxmi.config import TrainConfig
+from dxmi.game.rollouts import perturb
 from dxmi.runs.finished import NO_SAMPLES, can_be_drawn
 
 UNKEPT = "has no noising chain, so nothing to learn from kept states"
@@ -32,6 +33,8 @@ def check_parts(run: TrainConfig, shape: tuple[int, ...]) -> None:
             require(row.holds, row.key, row.reason, row.cure)
     if not isinstance(run.sampler, ValueGuided):
         return
+    if run.game.start == "data":
+        perturb(run.sampler, torch.zeros(1, *shape))  # its noise comes before the weights': so seeds keep their meaning
     if run.energy.event_shape is not None:
         run.energy.with_gradient(torch.zeros(1, *run.energy.event_shape))  # says so if there is none
     if run.replay is not None:

@@ -11,17 +11,13 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from safetensors import SafetensorError
 
-from dxmi.api import ConfigError, Sampler
+from dxmi.api import ConfigError, FromPipeline, Sampler
 from dxmi.api.errors import first_line, require
 from dxmi.api.files import whole_folder
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.config import TrainConfig
-from dxmi.data.items import Items
-from dxmi.data.load import load_data
-from dxmi.data.streams import Stream
-from dxmi.evaluation.candidates import draw_candidate
-from dxmi.evaluation.measure import compare
-from dxmi.evaluation.tables import card_figures, show
+from dxmi.data import Items, Stream, load_data
+from dxmi.evaluation import card_figures, compare, draw_candidate, show
 from dxmi.runs.folder import GO_ON, Run
 from dxmi.runs.model_card import model_card
 from dxmi.screen import Screen
@@ -60,6 +56,9 @@ def save_stock(source: Run, out: Path) -> None:
         run.sampler.load_pretrained(source.pipeline_folder)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ConfigError(source.folder, f"its pipeline cannot be read: {first_line(error)}") from error
+    if not isinstance(run.sampler, FromPipeline):
+        kind = type(run.sampler).__name__
+        raise ConfigError("sampler", f"{kind} is no diffusers pipeline", "there is nothing to export")
     try:
         stock = run.sampler.stock()
     except ConfigError as error:

@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "examples" / "plugin"
 LEARNED = """
 import sys, torch
 from safetensors.torch import load_model
-from dxmi.objectives import rollout
+from dxmi.chains import rollout
 from dxmi.testing import check_energy, check_sampler
 from dxmi_rings import Drift, Ring
 
