@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from docstrings import arguments, docstring, hints_of, members, plain, prose, sentence, signature
@@ -72,7 +72,7 @@ def all_keys() -> str:
     for command, kind in (("train", TrainConfig), ("pretrain", PretrainConfig), ("sample", ChainsConfig)):
         parts += [f"## Keys of `dxmi {command} CONFIG`", *sections(kind, "", command != "train")]
     parts += ["## Options of the plugins", "What may stand beside `name`. The built-ins of each group, by name."]
-    for group in SHELVES:
+    for group in SHELVES[:-1]:  # teachers are chosen by what a pipeline is, and no file names them
         found = plugins_of(group)
         parts += [f"### {group.capitalize()}"] if found else []
         for name, kind in found.items():
@@ -164,11 +164,20 @@ def all_names() -> str:
     parts += [entry for name in sorted(dxmi.__all__, key=str.lower) for entry in described(dxmi, name, "dxmi")]
     for room in ROOMS:
         module = importlib.import_module(f"dxmi.{room}")
-        names = [name for name in getattr(module, "__all__", []) if not inspect.ismodule(getattr(module, name))]
+        names = offered(module)
         if names:
             parts += [f"## `dxmi.{room}`", plain(inspect.getdoc(module) or "").split(" `__init__")[0]]
             parts += [entry for name in sorted(names, key=str.lower) for entry in described(module, name, room)]
     return "\n\n".join(parts)
+
+
+def offered(module: Any) -> list[str]:
+    """The classes, functions and types that a room's ``__init__`` offers; of constants its files speak."""
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    things = {name: getattr(module, name) for name in names}
+    return [
+        n for n, thing in things.items() if callable(thing) or not isinstance(thing, ModuleType | int | str | tuple)
+    ]
 
 
 def described(module: Any, name: str, room: str) -> Iterator[str]:
@@ -178,6 +187,9 @@ def described(module: Any, name: str, room: str) -> Iterator[str]:
     if not (inspect.isclass(thing) or inspect.isfunction(thing)):
         told = inspect.getdoc(thing) if inspect.isroutine(thing) or inspect.ismodule(thing) else None
         yield f"`{str(thing).replace('typing.', '')}`" if told is None else plain(told)
+        return
+    if dataclasses.is_dataclass(thing) and name.endswith("Config"):
+        yield f"{sentence(thing)} Its fields are keys of [configuration](config.md)."
         return
     call = signature(name, thing)
     if "*args" not in call:  # of a base class that does not say what it takes

@@ -191,3 +191,35 @@ def test_time_to_quality():
 )
 def test_pictures_are_those_of_the_results(image, original):
     assert (DOCS / "images" / image).read_bytes() == (RESULTS / original).read_bytes()
+
+
+def figures(name, metric):
+    """Mean and spread of a distance by row of a kept report."""
+    rows = json.loads((RESULTS / name / "report.json").read_text())["rows"]
+    return {(row["name"], row["steps"]): (row["metrics"][metric], row["spread"].get(metric)) for row in rows}
+
+
+def test_solvers():
+    rows, page = figures("solvers", "fd_digits"), DOCS / "results.md"
+    said = quoted(page, "in four steps the student has", 4) + quoted(page, "in fifty, UniPC", 2)
+    unipc = [rows["UniPCMultistep", steps][0] for steps in (4, 10)]
+    for text, value in zip(said, [*rows["student", 4], *rows["DDIM", 50], *unipc], strict=True):
+        same(text, value)
+    for text, value in zip(quoted(page, "899 images each,", 2), rows["data-floor", None], strict=True):
+        same(text, value)
+
+
+def test_cifar():
+    page, rows = DOCS / "results.md", figures("cifar10", "fd_cifar10")
+    tests = figures("cifar10_test", "fd_cifar10")
+    wanted = {
+        "of 300 samples of three seeds,": rows["DDIM", 50],
+        "with DDIM in fifty steps and": rows["UniPCMultistep", 4],
+        "300 test images have": rows["data-floor", None][:1],
+        "digits' settings and 300 rounds, has": rows["student", 4],
+        "`fd_cifar10_10k` is": tests["test.parquet", None][:1],
+        "for test against training images and": tests["data-floor", None],
+    }
+    for start, values in wanted.items():
+        for text, value in zip(quoted(page, start, len(values)), values, strict=True):
+            same(text, value)
