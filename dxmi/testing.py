@@ -33,7 +33,7 @@ from dxmi.api import (
     ValueGuided,
     randn,
 )
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.game.rollouts import transitions
 
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}

@@ -11,8 +11,8 @@ from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 from dxmi.api import ConfigError, Energy, Labelled
 from dxmi.api.errors import require
 from dxmi.config import Checked, PretrainConfig, TrainConfig, read_yaml
-from dxmi.evaluation.measure import measure
-from dxmi.pretraining.loop import pretrain
+from dxmi.evaluation import measure
+from dxmi.pretraining import pretrain
 from dxmi.runs import load_energy
 from dxmi.training.train import train
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dxmi.api import Labelled
 from dxmi.api.errors import require
-from dxmi.data.feature_maps import FeatureMaps
+from dxmi.data import FeatureMaps
 
 COLUMNS = ["det_max", "det_pool", "loc"]
 SUFFIXES = {".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff"}

@@ -15,7 +15,7 @@ from dxmi_plugins.evaluators.extractors.classifier import Classifier
 from torch.nn.functional import cross_entropy
 
 from dxmi.config import DataConfig
-from dxmi.data.load import load_images
+from dxmi.data import load_images
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
 """uint8 images (N,C,H,W) and their labels (N,)"""

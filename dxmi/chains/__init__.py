@@ -1,1 +1,37 @@
-"""Running a chain: rollouts, chains on a density, log-weights, diagnostics."""
+"""Running a chain: rollouts, chains on a density, log-weights, diagnostics, and pictures of what they leave."""
+
+from dxmi.chains.density import ChainSamples as ChainSamples
+from dxmi.chains.density import energies_of as energies_of
+from dxmi.chains.density import known_cost as known_cost
+from dxmi.chains.density import run_chains as run_chains
+from dxmi.chains.density_pictures import save_learned as save_learned
+from dxmi.chains.density_pictures import save_picture as save_picture
+from dxmi.chains.density_pictures import save_values as save_values
+from dxmi.chains.density_run import chains_of as chains_of
+from dxmi.chains.density_run import save_chains as save_chains
+from dxmi.chains.diagnostics import convergence as convergence
+from dxmi.chains.diagnostics import diagnose as diagnose
+from dxmi.chains.diagnostics import exact_energies as exact_energies
+from dxmi.chains.draw import PER_CHUNK as PER_CHUNK
+from dxmi.chains.draw import PER_SAMPLE as PER_SAMPLE
+from dxmi.chains.draw import SamplerDraw as SamplerDraw
+from dxmi.chains.draw import first_samples as first_samples
+from dxmi.chains.draw import in_batches as in_batches
+from dxmi.chains.draw import noise_of_chunk as noise_of_chunk
+from dxmi.chains.draw import noise_rule as noise_rule
+from dxmi.chains.draw import per_sample as per_sample
+from dxmi.chains.image_grids import save_before_after as save_before_after
+from dxmi.chains.image_grids import save_grid as save_grid
+from dxmi.chains.importance import Weighted as Weighted
+from dxmi.chains.importance import estimates as estimates
+from dxmi.chains.importance import no_log_weights as no_log_weights
+from dxmi.chains.importance import path_log_weights as path_log_weights
+from dxmi.chains.importance import weigh as weigh
+from dxmi.chains.importance import weigh_exact as weigh_exact
+from dxmi.chains.log_weights import LOG_WEIGHTS as LOG_WEIGHTS
+from dxmi.chains.log_weights import drawn_figures as drawn_figures
+from dxmi.chains.log_weights import log_weight_figures as log_weight_figures
+from dxmi.chains.log_weights import require_log_weights as require_log_weights
+from dxmi.chains.log_weights import tensors as tensors
+from dxmi.chains.rollout import rollout as rollout
+from dxmi.chains.rollout import walk as walk

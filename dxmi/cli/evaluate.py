@@ -83,8 +83,7 @@ def run_density(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.is_dir():
         raise ConfigError("out", f"{options.out} is a folder", "give a JSON file")
     quiet()
-    from dxmi.evaluation.density_runs import evaluate_density_run
-    from dxmi.evaluation.tables import show_density
+    from dxmi.evaluation import evaluate_density_run, show_density
 
     found, notes = evaluate_density_run(
         Path(options.source), options.n, options.seed, names("metrics", options.metrics)
@@ -150,7 +149,7 @@ def mappings(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any
 
 def compare(first: Path, second: Path) -> None:
     """``dxmi evaluate --compare``: both reports in one table, if they were made alike."""
-    from dxmi.evaluation.earlier_reports import compared
+    from dxmi.evaluation import compared
 
     compared(first, second).show()
 

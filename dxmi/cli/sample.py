@@ -41,7 +41,7 @@ def run_chains_of(options: argparse.Namespace, overrides: list[str]) -> None:
     config = configured(ChainsConfig, options, [*overrides, *own])
     if config is None:
         return
-    from dxmi.chains.density_run import save_chains
+    from dxmi.chains import save_chains
     from dxmi.screen import Screen
 
     out = options.out or Path("runs") / Path(options.config).stem
@@ -56,7 +56,7 @@ def draw_from(options: argparse.Namespace) -> None:
     """``dxmi sample RUN|PIPELINE``: a grid of images, or a file of what is no image."""
     from safetensors.torch import save_file
 
-    from dxmi.chains.image_grids import save_grid
+    from dxmi.chains import save_grid
     from dxmi.runs.folder import Run
     from dxmi.runs.sample import sample_tensors
 

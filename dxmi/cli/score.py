@@ -16,7 +16,7 @@ def run_score(options: argparse.Namespace, overrides: list[str]) -> None:
     require(folder is None or folder.is_dir(), "json", f"there is no folder {folder}")
     quiet()
     from dxmi import score
-    from dxmi.evaluation.tables import score_table
+    from dxmi.evaluation import score_table
     from dxmi.screen import Screen
 
     scores = score(

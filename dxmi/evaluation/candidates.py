@@ -13,8 +13,8 @@ from dxmi.api import Draw
 from dxmi.api.errors import require
 from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
 from dxmi.api.noise import CHUNK
-from dxmi.chains.draw import noise_rule
-from dxmi.data.items import Images
+from dxmi.chains import noise_rule
+from dxmi.data import Images
 from dxmi.evaluation.kept_samples import KeptSamples
 from dxmi.evaluation.options import EvaluateOptions
 from dxmi.evaluation.shared_samples import SharedSamples, StoredSamples

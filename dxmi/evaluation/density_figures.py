@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from dxmi.api import ConfigError, DensitySamples, Energy, Evaluator
 from dxmi.api.reference import reference_samples
-from dxmi.chains.importance import Weighted
+from dxmi.chains import Weighted
 from dxmi.evaluation.measure import measure
 
 

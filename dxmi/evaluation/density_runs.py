@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dxmi.api import ConfigError, Evaluator
-from dxmi.chains.log_weights import LOG_WEIGHTS, drawn_figures, require_log_weights
+from dxmi.chains import LOG_WEIGHTS, drawn_figures, require_log_weights
 from dxmi.config import TrainConfig, build_plugin, plugins
 from dxmi.evaluation.density_figures import density_floor, density_stamp, halves, student_row
 from dxmi.runs.folder import Run

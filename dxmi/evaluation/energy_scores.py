@@ -13,9 +13,7 @@ from torch import Tensor
 from dxmi.api import ConfigError, Evaluator, Labelled
 from dxmi.api.errors import require
 from dxmi.config import DataConfig, build_plugin
-from dxmi.data.items import Items
-from dxmi.data.load import load_data
-from dxmi.data.tables import load_table
+from dxmi.data import Items, load_data, load_table
 from dxmi.evaluation.measure import measure
 from dxmi.runs.energy import load_energy_folder
 from dxmi.runs.folder import Run, energy_folder

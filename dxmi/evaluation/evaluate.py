@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from dxmi.api.errors import require
 from dxmi.config.machine import check_processes
-from dxmi.data.items import Images
+from dxmi.data import Images
 from dxmi.evaluation.candidates import Candidate, candidates, stored_candidate
 from dxmi.evaluation.earlier_reports import earlier, joined, keep
 from dxmi.evaluation.measure import Measurement, stamp

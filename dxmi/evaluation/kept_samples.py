@@ -22,8 +22,8 @@ from dxmi.api import ConfigError, Draw
 from dxmi.api.evaluator import LabelledDraw
 from dxmi.api.files import whole_file
 from dxmi.api.noise import CHUNK
-from dxmi.chains.draw import in_batches, noise_of_chunk, noise_rule, per_sample
-from dxmi.data.pixels import scaled
+from dxmi.chains import in_batches, noise_of_chunk, noise_rule, per_sample
+from dxmi.data import scaled
 from dxmi.evaluation.shared_samples import SharedSamples
 
 NOTE = "samples.json"

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, Evaluator, Samples, as_samples
 from dxmi.api.evaluator import Counted
-from dxmi.data.items import Images, Items
+from dxmi.data import Images, Items
 from dxmi.evaluation.candidates import Candidate
 from dxmi.evaluation.kept_samples import versions
 from dxmi.evaluation.report import FLOOR, over_seeds

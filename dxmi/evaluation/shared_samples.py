@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from dxmi.api.noise import CHUNK
-from dxmi.data.items import Items, permutation
+from dxmi.data import Items, permutation
 
 
 class SharedSamples(ABC):

@@ -13,9 +13,7 @@ from torch import Tensor
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config import Checked, DataConfig
-from dxmi.data.items import Images
-from dxmi.data.load import load_data
-from dxmi.data.tables import load_table
+from dxmi.data import Images, load_data, load_table
 
 Given = str | Path | Mapping[str, Any] | Tensor
 """A path or hub id, alone or with options of ``Data`` as {path: ..., split: test}, or images uint8 (N,C,H,W)"""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dxmi.api import Cost, Energy
-from dxmi.chains.rollout import walk
+from dxmi.chains import walk
 from dxmi.config import ReplayConfig
 
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from dxmi.api import CostToGo, GaussianSampler, Marginals, Perturbs, Sampler, Transition, randn
 from dxmi.api.errors import require
 from dxmi.api.noise import per_row
-from dxmi.chains.rollout import rollout, walk
+from dxmi.chains import rollout, walk
 from dxmi.config import GameConfig
 from dxmi.game.state import State
 

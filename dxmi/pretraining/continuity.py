@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from dxmi.api import ConfigError
-from dxmi.data.items import Draws, Images
-from dxmi.data.load import Source
-from dxmi.data.streams import Stream
+from dxmi.data import Draws, Images, Source, Stream
 
 ROWS = 50_000
 """most rows that are searched for what no data with a density have"""

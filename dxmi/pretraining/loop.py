@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
-from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dxmi.api.errors import require
 from dxmi.config import Checked, PretrainConfig, check_given
 from dxmi.config.given import Given, default_out
 from dxmi.config.machine import check_processes
-from dxmi.data.load import Source, draw_batch, load_data
+from dxmi.data import Source, draw_batch, load_data
+from dxmi.game.players import descend
 from dxmi.pretraining.model import Model
 from dxmi.pretraining.noise_levels import ddpm_model, multi_noise_model
 from dxmi.pretraining.one_score import score_model
@@ -79,7 +80,8 @@ def learn(run: PretrainConfig, source: Source, model: Model, resolved: dict[str,
     with Screen(accelerator.is_main_process).bar("pretraining", run.steps) as bar:
         for k in range(run.steps):
             batch = draw_batch(source, run.data, k, run.seed, accelerator)
-            loss = descend(model.loss(network, batch), k, network, optimizer, run.clip, accelerator)
+            loss = model.loss(network, batch)
+            descend(loss, network, optimizer, accelerator, run.clip, partial(not_finite, k))
             schedule.step()
             ema.update_parameters(model.network)
             bar.advance(1)
@@ -90,16 +92,6 @@ def learn(run: PretrainConfig, source: Source, model: Model, resolved: dict[str,
     accelerator.end_training()
 
 
-def descend(loss: Tensor, k: int, network: nn.Module, optimizer: Any, clip: float, accelerator: Accelerator) -> Tensor:
-    """Step ``k`` of the optimiser on ``loss``, with the gradient's norm cut to ``clip``; the loss without its graph.
-
-    Raises:
-        FloatingPointError: the loss or its gradient is not finite; the weights have not moved
-    """
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    norm = accelerator.clip_grad_norm_(network.parameters(), clip)
-    if not (loss.detach() + (0 if norm is None else norm)).isfinite():
-        raise FloatingPointError(f"the loss or its gradient is not finite in step {k}; lower lr")
-    optimizer.step()
-    return loss.detach()
+def not_finite(step: int, what: str) -> str:
+    """What is said where the loss or its gradient is not finite."""
+    return f"the loss or its gradient is not finite in step {step}; lower lr"

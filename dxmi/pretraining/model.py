@@ -11,12 +11,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+import dxmi.pretraining.score_losses as score_losses
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config import PretrainConfig
-from dxmi.data.items import Batch
-from dxmi.data.load import Source
-from dxmi.pretraining import score_losses
+from dxmi.data import Batch, Source
 from dxmi.pretraining.score_network import ScoreNetwork, save_score
 from dxmi.pretraining.scores import Score, asymmetry
 

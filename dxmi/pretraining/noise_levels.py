@@ -8,13 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+import dxmi.pretraining.score_losses as score_losses
 from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config import PretrainConfig, plugins
-from dxmi.data.items import Batch, Images
-from dxmi.data.load import Source
-from dxmi.data.streams import Stream
-from dxmi.pretraining import score_losses
+from dxmi.data import Batch, Images, Source, Stream
 from dxmi.pretraining.model import Model, build, cleanest, free_network, save_free, save_report, some
 from dxmi.pretraining.scores import convert
 

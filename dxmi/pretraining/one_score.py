@@ -9,12 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+import dxmi.pretraining.score_losses as score_losses
 from dxmi.api import ConfigError
 from dxmi.api.errors import first_line, require
 from dxmi.config import PretrainConfig
-from dxmi.data.items import Batch, Draws
-from dxmi.data.load import Source
-from dxmi.pretraining import score_losses
+from dxmi.data import Batch, Draws, Source
 from dxmi.pretraining.continuity import check_continuous
 from dxmi.pretraining.model import Model, cleanest, free_network, save_free, some
 from dxmi.pretraining.score_network import EnergyScore

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from dxmi.api import ConfigError, Reconstructs
 from dxmi.api.errors import first_line
 from dxmi.config import PretrainConfig
-from dxmi.data.items import Batch
-from dxmi.data.load import Source
+from dxmi.data import Batch, Source
 from dxmi.pretraining.model import Model
 from dxmi.runs.energy import save_energy
 

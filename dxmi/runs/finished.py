@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from dxmi.api import ConfigError, Cost, GaussianSampler, ValueGuided
 from dxmi.api.errors import require
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.config import Checked, TrainConfig
 from dxmi.runs.energy import load_energy_folder
 

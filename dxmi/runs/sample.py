@@ -10,9 +10,7 @@ from accelerate import Accelerator
 from torch import Generator, Tensor
 
 from dxmi.api.errors import require
-from dxmi.chains.density_run import chains_of
-from dxmi.chains.draw import first_samples
-from dxmi.chains.log_weights import drawn_figures, tensors
+from dxmi.chains import chains_of, drawn_figures, first_samples, tensors
 from dxmi.config import ChainsConfig, check_given
 from dxmi.pipelines import PipelineDraw, load_pipeline
 from dxmi.runs.folder import Run

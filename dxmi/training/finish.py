@@ -11,14 +11,9 @@ from torch import Generator
 from torch.utils.data import Dataset
 
 from dxmi.api import Draw, GaussianSampler
-from dxmi.chains.density_pictures import save_learned
-from dxmi.chains.draw import first_samples
-from dxmi.chains.image_grids import save_before_after
-from dxmi.data.items import Items
-from dxmi.data.streams import Stream
-from dxmi.evaluation.candidates import Candidate, draw_candidate
-from dxmi.evaluation.measure import compare
-from dxmi.evaluation.tables import card_figures, show
+from dxmi.chains import first_samples, save_before_after, save_learned
+from dxmi.data import Items, Stream
+from dxmi.evaluation import Candidate, card_figures, compare, draw_candidate, show
 from dxmi.runs.energy import save_energy
 from dxmi.runs.finished import can_be_drawn, runs_on_end
 from dxmi.runs.model_card import model_card

@@ -10,12 +10,17 @@ from typing import Any
 from safetensors.torch import save_file
 
 from dxmi.api import Cost
-from dxmi.chains.density import ChainSamples, energies_of
-from dxmi.chains.density_pictures import save_picture, save_values
-from dxmi.chains.importance import Weighted
-from dxmi.chains.log_weights import drawn_figures, log_weight_figures, tensors
-from dxmi.evaluation.density_figures import density_stamp, halves, student_row
-from dxmi.evaluation.tables import show_density
+from dxmi.chains import (
+    ChainSamples,
+    Weighted,
+    drawn_figures,
+    energies_of,
+    log_weight_figures,
+    save_picture,
+    save_values,
+    tensors,
+)
+from dxmi.evaluation import density_stamp, halves, show_density, student_row
 from dxmi.runs.energy import save_energy
 from dxmi.training.session import Session
 

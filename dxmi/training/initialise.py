@@ -10,8 +10,7 @@ from dxmi.api import ConfigError, Cost, Imitates
 from dxmi.api.errors import first_line, require
 from dxmi.config import TrainConfig
 from dxmi.config.yaml_files import differences
-from dxmi.data.load import Source, check_labels
-from dxmi.data.tables import about_key
+from dxmi.data import Source, about_key, check_labels
 from dxmi.runs.energy import read_energy
 from dxmi.runs.folder import energy_folder
 

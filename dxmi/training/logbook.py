@@ -7,9 +7,7 @@ import math
 
 from torch import Tensor
 
-from dxmi.chains.draw import first_samples
-from dxmi.chains.image_grids import save_grid
-from dxmi.chains.importance import no_log_weights
+from dxmi.chains import first_samples, no_log_weights, save_grid
 from dxmi.runs.finished import can_be_drawn
 from dxmi.training.finish_density import metrics
 from dxmi.training.session import Session

@@ -13,10 +13,8 @@ from dxmi.api.errors import require
 from dxmi.api.evaluator import OffersMetrics, RanksHigher
 from dxmi.api.files import whole_folder
 from dxmi.config import ProxyConfig, build_plugin, plugins
-from dxmi.data.items import Items
-from dxmi.data.streams import Stream
-from dxmi.evaluation.kept_samples import KeptSamples
-from dxmi.evaluation.measure import measure, noted
+from dxmi.data import Items, Stream
+from dxmi.evaluation import KeptSamples, measure, noted
 from dxmi.training.logbook import write
 from dxmi.training.session import Session
 

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from dxmi.api import ConfigError, Cost, Draw, Energy, Sampler, ValueGuided
 from dxmi.api.errors import require
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.config import Checked, TrainConfig
 from dxmi.config.machine import check_memory, check_processes
-from dxmi.data.items import Draws, Items
-from dxmi.data.latent_cache import Encoded, cached
-from dxmi.data.load import Source, draw_batch, load_data
-from dxmi.evaluation.density_figures import Halves, halves
+from dxmi.data import Draws, Encoded, Items, Source, cached, draw_batch, load_data
+from dxmi.evaluation import Halves, halves
 from dxmi.game.algorithm import build_game
 from dxmi.screen import Screen
 from dxmi.training.checks import check_parts

@@ -11,15 +11,12 @@ from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from dxmi.chains.density import run_chains
+from dxmi.chains import run_chains
 from dxmi.config import Checked, TrainConfig, check_given
 from dxmi.config.given import Given, default_out
 from dxmi.config.run_file import write_run_file
-from dxmi.data.items import Items
-from dxmi.data.streams import Stream
-from dxmi.evaluation.density_figures import density_floor
-from dxmi.evaluation.measure import data_floor, noted
-from dxmi.evaluation.report import FLOOR
+from dxmi.data import Items, Stream
+from dxmi.evaluation import FLOOR, data_floor, density_floor, noted
 from dxmi.runs.folder import Run
 from dxmi.training import checkpoint
 from dxmi.training.finish import finish

@@ -27,9 +27,8 @@ from dxmi_plugins.evaluators.extractors.classifier import Classifier
 
 from dxmi.api import Evaluator, randn
 from dxmi.config import build_plugin
-from dxmi.data.items import Images
-from dxmi.evaluation.kept_samples import KeptSamples
-from dxmi.evaluation.measure import measure
+from dxmi.data import Images
+from dxmi.evaluation import KeptSamples, measure
 
 FEATURES = 2048
 GROWTH = 60  # MiB; 50,000 images in eight bits are 146

@@ -30,8 +30,7 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 
 from dxmi.api import Cost, Energy, Sampler
-from dxmi.chains.density import run_chains
-from dxmi.chains.rollout import walk
+from dxmi.chains import run_chains, walk
 
 MODES, STD, STEP, LEAPFROG = 8, 0.1, 0.002, 10
 MEANS = [[2 * math.cos(2 * math.pi * k / MODES), 2 * math.sin(2 * math.pi * k / MODES)] for k in range(MODES)]

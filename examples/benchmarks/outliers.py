@@ -26,10 +26,9 @@ from torch import Generator, Tensor
 from dxmi.api import Labelled
 from dxmi.config import Checked, DataConfig, PretrainConfig, TrainConfig, read_yaml
 from dxmi.config.yaml_files import put
-from dxmi.data.load import load_images
-from dxmi.data.tables import load_table
-from dxmi.evaluation.measure import measure
-from dxmi.pretraining.loop import pretrain
+from dxmi.data import load_images, load_table
+from dxmi.evaluation import measure
+from dxmi.pretraining import pretrain
 from dxmi.runs import load_energy_folder
 from dxmi.training.train import train
 

@@ -22,11 +22,9 @@ from torch import Generator, Tensor
 
 from dxmi.api import Evaluator
 from dxmi.config import Checked, DataConfig, PretrainConfig, build_plugin, read_yaml
-from dxmi.data.load import load_images
-from dxmi.evaluation.candidates import Candidate, draw_candidate
-from dxmi.evaluation.measure import compare, data_floor
-from dxmi.evaluation.tables import show
-from dxmi.pretraining.loop import pretrain
+from dxmi.data import load_images
+from dxmi.evaluation import Candidate, compare, data_floor, draw_candidate, show
+from dxmi.pretraining import pretrain
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

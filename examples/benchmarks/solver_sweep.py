@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import dxmi
-from dxmi.evaluation.report import Report
+from dxmi.evaluation import Report
 
 ROOT = Path(__file__).parents[2]
 SOLVERS = [

@@ -18,11 +18,10 @@ import torch
 from accelerate.utils import set_seed
 
 from dxmi.api import Draw
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.config import Checked, RatesConfig, TrainConfig, read_yaml
 from dxmi.config.yaml_files import put
-from dxmi.evaluation.candidates import Candidate, draw_candidate
-from dxmi.evaluation.measure import measure, stamp
+from dxmi.evaluation import Candidate, draw_candidate, measure, stamp
 from dxmi.training.session import Session
 from dxmi.training.train import play_round
 

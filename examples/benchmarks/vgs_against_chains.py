@@ -39,12 +39,10 @@ from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from torch import Generator, Tensor
 
 from dxmi.api import Cost, Energy, Evaluator, Sampler
-from dxmi.chains.density import known_cost
-from dxmi.chains.importance import weigh
-from dxmi.chains.rollout import walk
+from dxmi.chains import known_cost, walk, weigh
 from dxmi.config import Checked, TrainConfig, build_plugin, read_yaml
 from dxmi.config.plugins import load
-from dxmi.evaluation.density_figures import Halves, halves
+from dxmi.evaluation import Halves, halves
 from dxmi.runs import Run
 from dxmi.training.session import Session
 from dxmi.training.train import fill_replay, play_round

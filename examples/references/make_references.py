@@ -25,8 +25,7 @@ from dxmi_plugins.samplers.mcmc.mala import MALA
 from safetensors.torch import save
 from torch import Tensor
 
-from dxmi.chains.density import ChainSamples, run_chains
-from dxmi.chains.diagnostics import convergence
+from dxmi.chains import ChainSamples, convergence, run_chains
 
 OUT = Path(known.__file__).parent / "references"
 STARTS = (1.0, 3.0)

@@ -15,11 +15,11 @@ from torch import Generator
 
 from dxmi.api import ConfigError, Transition, as_samples, randn
 from dxmi.api.noise import CHUNK, generators
-from dxmi.chains.draw import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
+from dxmi.chains import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
 from dxmi.config import DataConfig
-from dxmi.data.load import load_data
+from dxmi.data import load_data
+from dxmi.evaluation import StoredSamples
 from dxmi.evaluation.kept_samples import KeptSamples, ahead
-from dxmi.evaluation.shared_samples import StoredSamples
 from dxmi.pipelines import PipelineDraw, load_pipeline
 
 N = CHUNK + 40

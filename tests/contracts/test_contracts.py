@@ -11,8 +11,7 @@ from torch import Generator, nn
 
 from dxmi.api import DensitySamples, Energy, Evaluator, GaussianSampler, Labelled, Sampler, Scheduler, Transition, randn
 from dxmi.config import DataConfig, build_plugin, plugins
-from dxmi.data.items import Images
-from dxmi.data.load import load_images
+from dxmi.data import Images, load_images
 from dxmi.testing import check_energy, check_evaluator, check_sampler, check_scheduler
 
 KINDS = {

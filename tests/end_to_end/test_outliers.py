@@ -7,7 +7,7 @@ import torch
 from conftest import DIGITS, load_benchmark
 
 from dxmi.config import DataConfig
-from dxmi.data.load import load_images
+from dxmi.data import load_images
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from dxmi_plugins.samplers.mcmc.mala import MALA
 from torch import Generator
 
 from dxmi.api import ConfigError, Energy, ExactDraws, StoredDraws
-from dxmi.chains.density import run_chains
+from dxmi.chains import run_chains
 
 THETA = [[0.0, 1.0, 0.5], [1.0, 0.0, -2.0], [0.5, -2.0, 0.0]]
 ENERGIES = {

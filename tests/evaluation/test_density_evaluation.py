@@ -12,8 +12,7 @@ from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy, Sampler
 from dxmi.api.reference import reference_samples
-from dxmi.chains.density_pictures import save_values
-from dxmi.chains.log_weights import log_weight_figures
+from dxmi.chains import log_weight_figures, save_values
 from dxmi.cli.main import main
 from dxmi.config import Checked, TrainConfig, build_plugin
 from dxmi.evaluation.density_figures import density_floor, halves

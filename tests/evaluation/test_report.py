@@ -14,8 +14,7 @@ from rich.console import Console
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
 from dxmi.config import DataConfig
-from dxmi.data.items import Crops, Vectors
-from dxmi.data.load import load_images
+from dxmi.data import Crops, Vectors, load_images
 from dxmi.evaluation.earlier_reports import compared, earlier, joined, load_report
 from dxmi.evaluation.measure import data_floor
 from dxmi.evaluation.report import Report, over_seeds

@@ -14,7 +14,7 @@ from dxmi_plugins.evaluators.anomaly.evaluator import Anomaly
 from torch.nn.functional import normalize
 
 from dxmi.api import ConfigError, Labelled
-from dxmi.evaluation.measure import measure
+from dxmi.evaluation import measure
 from dxmi.runs import load_energy, save_energy
 
 LABELS = torch.tensor([0, 0, 1, 1])

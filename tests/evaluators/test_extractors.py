@@ -22,7 +22,7 @@ from transformers import AutoImageProcessor, BitImageProcessor, Dinov2Config, Di
 
 from dxmi.api import ConfigError
 from dxmi.api.fingerprint import file_sha256
-from dxmi.data.items import Images
+from dxmi.data import Images
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,7 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from dxmi.api import ConfigError
 from dxmi.config import DataConfig
-from dxmi.data.items import Images
-from dxmi.data.load import load_images
+from dxmi.data import Images, load_images
 
 EXAMPLES = ROOT / "examples"
 DIGITS, EXTRACTOR = EXAMPLES / "data" / "digits.parquet", str(EXAMPLES / "extractors" / "digits.safetensors")

@@ -12,7 +12,7 @@ from torch import Generator
 
 from dxmi.api import ConfigError
 from dxmi.api.fingerprint import file_sha256
-from dxmi.data.items import Images
+from dxmi.data import Images
 
 KEY = {"kind": "moments", "fingerprint": "f", "size": "3", "sha256": "s", "resize": "none"}
 

@@ -9,7 +9,7 @@ from test_objectives import LinearChain
 from torch import nn
 
 from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.config import ClipConfig, GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.players import frozen

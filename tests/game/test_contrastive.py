@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from torch import nn
 
 from dxmi.api import ConfigError, Cost, Energy, Sampler
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.energy_losses import gcd

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dxmi.api import GaussianSampler, Transition
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.game.objectives import mean_log_std, mean_square_steps, running_cost, soft_q, time_cost
 from dxmi.game.rollouts import transitions
 

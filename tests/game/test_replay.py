@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from test_vgs import Pushed
 
 from dxmi.api import ConfigError, Cost
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig, RatesConfig, ReplayConfig
 from dxmi.game.algorithm import build_game

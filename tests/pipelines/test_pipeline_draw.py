@@ -20,7 +20,7 @@ from dxmi.api import ConfigError
 from dxmi.api.fingerprint import fingerprint, pipeline_fingerprint
 from dxmi.api.noise import generators
 from dxmi.cli.main import main
-from dxmi.evaluation.kept_samples import KeptSamples
+from dxmi.evaluation import KeptSamples
 from dxmi.pipelines import PipelineDraw, load_pipeline
 from dxmi.runs.sample import sample
 

@@ -16,7 +16,7 @@ from torch import Generator
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
 from dxmi.config import DataConfig, PretrainConfig
-from dxmi.data.load import load_images
+from dxmi.data import load_images
 from dxmi.pretraining.continuity import no_density
 from dxmi.pretraining.one_score import check_network
 from dxmi.pretraining.score_network import load_score

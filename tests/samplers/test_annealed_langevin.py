@@ -11,8 +11,7 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from torch import Generator
 
 from dxmi.api import ConfigError, Noised
-from dxmi.chains.density import known_cost, run_chains
-from dxmi.chains.rollout import rollout
+from dxmi.chains import known_cost, rollout, run_chains
 
 LADDER = {"sigmas": [2.0, 0.9, 0.3], "inner": 4, "step_size": 0.03}
 CENTRE, VARIANCE = 3.0, 0.25

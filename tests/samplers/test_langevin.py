@@ -12,8 +12,7 @@ from torch import Generator
 from torch.distributions import Normal
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains.density import run_chains
-from dxmi.chains.rollout import walk
+from dxmi.chains import run_chains, walk
 
 
 class Quadratic(Energy):

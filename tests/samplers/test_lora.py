@@ -18,7 +18,7 @@ from tiny import draw, tiny
 from torch import Generator
 
 from dxmi.api import ConfigError
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.cli.main import main
 from dxmi.config import Checked, GameConfig, LearningConfig, RatesConfig, TrainConfig
 from dxmi.game.algorithm import build_game

@@ -18,8 +18,7 @@ from torch import Generator
 from torch.special import ndtr
 
 from dxmi.api import ConfigError, Cost, Energy, randn
-from dxmi.chains.density import run_chains
-from dxmi.chains.rollout import rollout, walk
+from dxmi.chains import rollout, run_chains, walk
 from dxmi.testing import check_sampler
 
 

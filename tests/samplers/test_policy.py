@@ -9,7 +9,7 @@ from dxmi_plugins.energies.mlp import MLPEnergy
 from dxmi_plugins.samplers.policy import GaussianPolicy
 
 from dxmi.api import ConfigError, Cost
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout
 from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig
 from dxmi.game.algorithm import build_game

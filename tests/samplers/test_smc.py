@@ -10,8 +10,7 @@ from dxmi_plugins.samplers.mcmc.smc import SMC, systematic
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains.density import run_chains
-from dxmi.chains.rollout import rollout
+from dxmi.chains import rollout, run_chains
 from dxmi.config import ChainsConfig, Checked, read_yaml
 
 

@@ -11,8 +11,7 @@ from dxmi_plugins.samplers.sphere_vgs import SphereVGS, exponential, tangent
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains.importance import weigh
-from dxmi.chains.rollout import rollout, walk
+from dxmi.chains import rollout, walk, weigh
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.targets import RedrawnTarget

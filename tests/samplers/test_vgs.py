@@ -13,8 +13,7 @@ from dxmi_plugins.samplers.vgs import VGS, curvature, hadamard_rows, variances
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains.importance import estimates, no_log_weights, path_log_weights, weigh, weigh_exact
-from dxmi.chains.rollout import walk
+from dxmi.chains import estimates, no_log_weights, path_log_weights, walk, weigh, weigh_exact
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.rollouts import perturb

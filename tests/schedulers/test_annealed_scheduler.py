@@ -17,8 +17,7 @@ from dxmi_plugins.schedulers.noise_ladder import best_step_size, geometric_sigma
 from torch import Generator, nn
 
 from dxmi.api import ConfigError
-from dxmi.chains.density import known_cost
-from dxmi.chains.rollout import rollout
+from dxmi.chains import known_cost, rollout
 from dxmi.cli.main import main
 
 MEAN, STD = 0.1, 0.15  # pixels of the data, far inside [-1, 1]

@@ -16,8 +16,7 @@ from tiny import tiny
 from dxmi.api import ConfigError
 from dxmi.cli.main import main
 from dxmi.config import DataConfig
-from dxmi.data.load import check_labels, draw_batch, load_data
-from dxmi.data.tables import load_table
+from dxmi.data import check_labels, draw_batch, load_data, load_table
 from dxmi.game.rollouts import Rollouts
 
 

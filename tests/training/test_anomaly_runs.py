@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from dxmi.cli.main import main
 from dxmi.config import DataConfig
-from dxmi.data.load import load_vectors
+from dxmi.data import load_vectors
 from dxmi.runs import load_energy
 
 ENERGY = {"name": "sphere_autoencoder", "widths": [16], "latent": 2, "tau": 0.05}

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from tiny import KINDS, tiny
 
 from dxmi.api import ConfigError
-from dxmi.chains.rollout import walk
+from dxmi.chains import walk
 from dxmi.cli.main import main
 from dxmi.config import Checked, GameConfig, LearningConfig, RatesConfig, TrainConfig
 from dxmi.game.algorithm import build_game

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Generator
 
-from dxmi.chains.draw import SamplerDraw
+from dxmi.chains import SamplerDraw
 from dxmi.cli.main import main
 from dxmi.config import Checked, TrainConfig
 from dxmi.game.algorithm import DxMI

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from dxmi.api import ConfigError, Energy
 from dxmi.cli.main import main
 from dxmi.config import DataConfig
-from dxmi.data.items import Draws, Vectors
-from dxmi.data.load import load_data
+from dxmi.data import Draws, Vectors, load_data
 from dxmi.runs import load_energy
 
 
