@@ -18,12 +18,21 @@ def check_processes(accelerator: Accelerator) -> None:
     """Raise ConfigError if a launcher started several processes of which accelerate knows none but this one."""
     started = os.environ.get("WORLD_SIZE", "1")
     if started != "1" and accelerator.num_processes == 1:
-        advice = "on CPUs set ACCELERATE_USE_CPU=true"
-        raise ConfigError("WORLD_SIZE", f"{started} processes were started, and each would run alone", f"{advice}")
+        reason = f"{started} processes were started, and each would run alone"
+        raise ConfigError("WORLD_SIZE", reason, "on CPUs set ACCELERATE_USE_CPU=true")
 
 
 def check_memory(run: TrainConfig, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raise ConfigError if the persistent chains or the kept states of events ``shape`` do not fit into memory."""
+    """Whether the persistent chains and the kept states fit into memory.
+
+    Args:
+        run: the config
+        shape: of one event, (*S)
+        device: where they lie
+
+    Raises:
+        ConfigError: they do not
+    """
     kept = {}  # and what lies beside them for a while
     if run.data is not None and run.game.start == "chains":
         kept["game.chains"] = (run.game.chains, run.data.batch_size)
@@ -33,14 +42,17 @@ def check_memory(run: TrainConfig, shape: tuple[int, ...], device: torch.device)
     for key, (states, beside) in kept.items():
         need = (states + beside) * math.prod(shape) * torch.get_default_dtype().itemsize
         if need > free:
-            room = f"{need / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free; lower it"
-            raise ConfigError(key, f"{states} states of {math.prod(shape)} numbers take {room}")
+            room = f"{need / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free"
+            raise ConfigError(key, f"{states} states of {math.prod(shape)} numbers take {room}", "lower it")
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that this process may still take: what the machine has, or less where a container (cgroup v2) is limited.
 
-    Cached files that nobody has read lately count as free, as they do for the machine.
+    Cached files that nobody has read lately count as free, as they do for the machine. psutil knows no containers.
+
+    Args:
+        cgroup: where the kernel says what a container may take
     """
     free: int = psutil.virtual_memory().available
     try:

@@ -79,6 +79,15 @@ def installed(group: str, imported: bool = False) -> dict[str, Plugin]:
     return {name: Plugin(group, name, tuple(points), imported) for name, points in sorted(claims.items())}
 
 
+def plugins(*, check: bool = False) -> list[Plugin]:
+    """What is installed: energies, schedulers, samplers, evaluators and teachers, of all distributions.
+
+    Args:
+        check: import each of them, to find all that fail; otherwise ``problem`` is what its file shows
+    """
+    return [plugin for group in GROUPS for plugin in installed(group, imported=check).values()]
+
+
 @cache
 def every_entry_point() -> EntryPoints:
     """Those of all distributions, from the files of each."""
