@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -31,6 +31,47 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
+
+
+def descend(
+    loss: Tensor,
+    network: nn.Module,
+    optimizer: Any,
+    accelerator: Accelerator,
+    limit: float | None,
+    failure: Callable[[str], str],
+    alone: nn.Module | None = None,
+) -> Tensor:
+    """One step of an optimiser; the norm of the gradient before it is clipped, a scalar.
+
+    Args:
+        loss: a scalar
+        network: what learns, as accelerate wraps it
+        optimizer: its optimiser, the same
+        accelerator: which wrapped them
+        limit: largest norm of the gradient; None does not clip
+        failure: the message where the "loss" or its "gradient" is not finite
+        alone: the network without what DDP wraps around it, where the loss did not come by that one's forward: its
+            gradients are averaged over processes here
+
+    Raises:
+        FloatingPointError: the loss or the gradient is not finite; nothing has moved
+    """
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    for p in () if alone is None else alone.parameters():
+        p.grad = None if p.grad is None else accelerator.reduce(p.grad, "mean")
+    parameters = list(network.parameters())
+    accelerator.unscale_gradients(optimizer)
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit is not None:
+        clip_grads_with_norm_(parameters, limit, norm)
+    # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
+    total = loss.detach() if accelerator.scaler else loss.detach() + norm
+    if not total.isfinite():
+        raise FloatingPointError(failure("gradient" if loss.isfinite() else "loss"))
+    optimizer.step()
+    return norm.detach()
 
 
 class Players:
@@ -126,24 +167,14 @@ class Players:
         Raises:
             FloatingPointError: the loss or the gradient is not finite; nothing has moved
         """
-        self.optimizers[player].zero_grad()
-        self.accelerator.backward(loss)
-        if not wrapped:
-            for p in getattr(self, player).parameters():
-                p.grad = None if p.grad is None else self.accelerator.reduce(p.grad, "mean")
-        limit, parameters = getattr(self.learning.clip, player), list(self.networks[player].parameters())
-        self.accelerator.unscale_gradients(self.optimizers[player])
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if limit is not None:
-            clip_grads_with_norm_(parameters, limit, norm)
-        # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
-        found = loss.detach() if self.accelerator.scaler else loss.detach() + norm
-        if not found.isfinite():
-            what = "gradient" if loss.isfinite() else "loss"
+
+        def failure(what: str) -> str:
             cure = f"lower lr.{player}, or set clip.{player}, in a new run"
-            raise FloatingPointError(f"{player}: the {what} is not finite in round {self.rounds + 1}; {cure}")
-        self.optimizers[player].step()
-        return norm.detach()
+            return f"{player}: the {what} is not finite in round {self.rounds + 1}; {cure}"
+
+        network, optimizer, limit = self.networks[player], self.optimizers[player], getattr(self.learning.clip, player)
+        alone = None if wrapped else getattr(self, player)
+        return descend(loss, network, optimizer, self.accelerator, limit, failure, alone)
 
     def averaged_over_processes(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
         """The scalars of a round. An energy that is only looked at, such as a known density's, may be infinite."""
