@@ -74,9 +74,14 @@ def for_a_draw(scheduler: Any, steps: int, generator: Any) -> Any:
 
 def blaming(method: Method, name: str, steps: int) -> Method:
     """The method of a scheduler of this name, whose errors are ConfigErrors about the number of steps."""
+    signature = inspect.signature(method)
 
     @wraps(method)  # pipelines look which options there are
     def called(*given: Any, **options: Any) -> Any:
+        try:
+            signature.bind(*given, **options)
+        except TypeError:  # the pipeline is for other schedulers, and whatever the number, this fails
+            return method(*given, **options)
         try:
             return method(*given, **options)
         except ConfigError:

@@ -113,6 +113,14 @@ def test_the_steps_of_schedulers_outside_diffusers_are_their_business_too():
         PipelineDraw(pipeline, CPU)(1, 3, Generator())
 
 
+def test_a_scheduler_that_its_pipeline_calls_wrongly_is_not_blamed_on_the_steps():
+    draw = PipelineDraw(sd(), CPU, ["a"], scheduler="CogVideoXDPMScheduler")
+    with pytest.raises(
+        RuntimeError, match=r"^StableDiffusionPipeline: CogVideoXDPMScheduler.step\(\) missing 2 "
+    ):
+        draw(1, 3, generators(0, [0]))
+
+
 class Silent(DDPMPipeline):
     """What it draws is no images."""
 
