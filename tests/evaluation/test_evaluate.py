@@ -359,6 +359,32 @@ def test_python_is_told_what_a_list_and_a_number_are(given, says):
         dxmi.evaluate(TEACHER, DIGITS, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"evaluator": {"name": "fidelity", "bootstrap": 1}}, "evaluator.bootstrap"),
+        ({"evaluator": {"name": "fidelity", "extractor": "vgg16"}}, "evaluator.extractor"),
+        ({"extractor": "nowhere.safetensors"}, "extractor"),
+        ({"metrics": ["fit"]}, "metrics"),
+        ({"metrics": ["accuracy"], "extractor": str(EXTRACTOR), "n": 4, "seeds": [0], "steps": [1]}, "metrics"),
+        ({"reference": {"path": str(DIGITS), "column": "nothing"}}, "reference.column"),
+        ({"reference": {"path": str(DIGITS), "size": 0}}, "reference.size"),
+        ({"reference": "nowhere.parquet"}, "reference"),
+        ({"reference": "nowhere.npz"}, "n"),
+        ({"reference": "nowhere.npz", "n": 4}, "reference"),
+        ({"floor": {"path": str(DIGITS), "split": "test"}}, "floor.split"),
+        ({"pipeline": DIGITS, "schedulers": ["DDIMScheduler"]}, "schedulers"),
+        ({"pipeline": {"path": str(DIGITS), "label": "nothing"}}, "source.label"),
+    ],
+)
+def test_errors_name_the_parameter_of_python(given, key):
+    asked = {"pipeline": TEACHER, "reference": DIGITS, "steps": [1] if "pipeline" not in given else [], **given}
+    extractor = {} if {"evaluator", "extractor"} & given.keys() else {"extractor": str(EXTRACTOR)}
+    with pytest.raises(ConfigError) as caught:
+        dxmi.evaluate(**asked, **extractor)
+    assert caught.value.key == key
+
+
 @pytest.mark.parametrize("source", [np.zeros((4, 1, 8, 8), np.uint8), None, 5])
 def test_python_is_told_what_can_be_measured(source):
     with pytest.raises(ConfigError, match="^source: .* is no pipeline, path or tensor"):
