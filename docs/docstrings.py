@@ -63,7 +63,7 @@ def signature(name: str, thing: Any, oneline: bool = False) -> str:
     """``name(a: int, b: str = 'x') -> float``, an argument a line where it is too wide."""
     found = inspect.signature(thing)
     parameters = [p for n, p in found.parameters.items() if n not in ("self", "cls")]
-    texts = [str(p.replace(annotation=Verbatim(p.annotation))) for p in parameters]
+    texts = [re.sub(r"<.* at 0x\w+>", "...", str(p.replace(annotation=Verbatim(p.annotation)))) for p in parameters]
     star = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
     if star is not None and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         texts.insert(star, "*")

@@ -8,12 +8,11 @@ of Python break the lines of ``--help`` at other places.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import inspect
-import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,22 +134,27 @@ def written(hint: Any) -> str:
 
 
 def all_help() -> str:
-    """``--help`` of every command."""
+    """``--help`` of every command, as it prints in ``WIDTH`` columns."""
     parts = []
-    for command in ("", *COMMANDS):
-        title = f"dxmi {command}".strip()
-        parts += [f"## `{title}`", f"```text\n{help_of(command)}\n```"]
+    for command, text in zip(("", *COMMANDS), helps(), strict=True):
+        shown = "\n".join(line.rstrip() for line in text.strip().splitlines())
+        parts += [f"## `{f'dxmi {command}'.strip()}`", f"```text\n{shown}\n```"]
     return "\n\n".join(parts)
 
 
-def help_of(command: str) -> str:
-    """What ``dxmi COMMAND --help`` prints, in ``WIDTH`` columns."""
-    from dxmi.cli import main as dxmi
-
-    os.environ["COLUMNS"] = str(WIDTH)
-    with contextlib.redirect_stdout(io.StringIO()) as screen, contextlib.suppress(SystemExit):
-        dxmi([*command.split(), "--help"])
-    return "\n".join(line.rstrip() for line in screen.getvalue().strip().splitlines())
+def helps() -> list[str]:
+    """What the commands print, in a fresh process: help tells of classes that happen to be imported."""
+    code = f"""
+from contextlib import suppress
+from dxmi.cli import main
+for command in {("", *COMMANDS)}:
+    with suppress(SystemExit):
+        main([*command.split(), "--help"])
+    print(chr(0))
+"""
+    environment = {**os.environ, "COLUMNS": str(WIDTH)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")[:-1]
 
 
 # Python: the names that the package and its rooms offer.
