@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from importlib import import_module
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -30,6 +32,19 @@ class Energy(nn.Module, ABC):
     """the same of particles over configurations with the centre of mass at zero, at temperature 1"""
     steps: int | None = None
     """T of a value that is made for so many steps; None where it takes any"""
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str]) -> Self:
+        """The energy of a run, or in a folder that a run left of one: ``dxmi.load_energy``.
+
+        Raises:
+            ConfigError: there is none, its plugin is not installed, or it is another kind of energy
+        """
+        # The one call upward: users of transformers type it here. By name, since contracts know no room.
+        energy = import_module("dxmi.runs").load_energy(source)
+        if not isinstance(energy, cls):
+            raise ConfigError(str(source), f"holds a {type(energy).__name__}, no {cls.__name__}")
+        return energy
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,16 +81,16 @@ def run_density(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.is_dir():
         raise ConfigError("out", f"{options.out} is a folder", "give a JSON file")
     quiet()
-    from dxmi.evaluation import evaluate_density_run, show_density
+    from dxmi import evaluate
+    from dxmi.evaluation import noted, show_density
+    from dxmi.screen import Screen
 
-    found, notes = evaluate_density_run(
-        Path(options.source), options.n, options.seed, names("metrics", options.metrics)
-    )
-    show_density(found["rows"])
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    out = options.out or Path(options.source) / f"evaluation-{found['stamp']['seed']}.json"
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    seeds = [] if options.seed is None else [options.seed]
+    with noted(Screen().tell):
+        report = evaluate(options.source, metrics=names("metrics", options.metrics), n=options.n, seeds=seeds)
+    show_density(report.rows)
+    out = options.out or Path(options.source) / f"evaluation-{report.stamp['seed']}.json"
+    out.write_text(report.to_json() + "\n")
     print(out)
 
 

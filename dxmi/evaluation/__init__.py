@@ -7,7 +7,6 @@ from dxmi.evaluation.density_figures import density_floor as density_floor
 from dxmi.evaluation.density_figures import density_stamp as density_stamp
 from dxmi.evaluation.density_figures import halves as halves
 from dxmi.evaluation.density_figures import student_row as student_row
-from dxmi.evaluation.density_runs import evaluate_density_run as evaluate_density_run
 from dxmi.evaluation.earlier_reports import compared as compared
 from dxmi.evaluation.earlier_reports import load_report as load_report
 from dxmi.evaluation.energy_scores import Scores as Scores

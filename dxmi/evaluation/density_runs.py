@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
 from typing import Any
 
 from dxmi.api import ConfigError, Evaluator
+from dxmi.api.errors import require
 from dxmi.chains import LOG_WEIGHTS, drawn_figures, require_log_weights
 from dxmi.config import TrainConfig, build_plugin, plugins
 from dxmi.evaluation.density_figures import density_floor, density_stamp, halves, student_row
-from dxmi.runs.folder import Run
+from dxmi.evaluation.options import EvaluateOptions
+from dxmi.evaluation.report import Report
+from dxmi.runs import Run
 
 EVALUATOR = "densities"  # what 'dxmi evaluate' takes where a run names no evaluators
 
 
-def evaluate_density_run(
-    folder: Path, n: int | None = None, seed: int | None = None, wanted: list[str] | None = None
-) -> tuple[dict[str, Any], list[str]]:
-    """What ``evaluation.json`` would hold, made again, and notes on what could not be had.
+def density_report(source: Run, options: EvaluateOptions) -> Report:
+    """What ``evaluation.json`` of a run on a known density would hold, made again; what cannot be had is a warning.
 
-    n: number of paths, seed: of all noise; the run's own where they are None.
-    wanted: figures of log-weights, and metrics of the evaluator ``densities``; None takes all that can be had.
+    Of the options ``metrics`` names figures of log-weights and metrics of the evaluator ``densities``, ``n`` is the
+    number of paths, and ``seeds`` holds one at most.
 
     Raises:
-        ConfigError: the folder holds no finished run on a known density, or a figure asked for cannot be had
+        ConfigError: the run is not finished, or was asked for what it cannot give
     """
-    source = Run(folder)
-    if source.kind != "density":
-        source.require_finished()
-        raise ConfigError(folder, "is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
+    require_density(source)
+    why = f"{source.folder} is a run on a known density"
+    options.refuse(why, "extractor", "batch_size", "schedulers", "steps", "prompts", "label", "out")
+    require(len(options.seeds) <= 1, "seeds", f"{why}, and its paths have one", "give one at most")
     run, cost, *_ = source.finished()
-    n, seed = n or run.paths, run.seed if seed is None else seed
-    evaluators, notes, parts, floor = chosen(run, source, wanted), [], None, None
+    n, seed = options.n or run.paths, next(iter(options.seeds), run.seed)
+    wanted = None if options.metrics is None else list(options.metrics)
+    evaluators, parts, floor = chosen(run, source, wanted), None, None
     require_log_weights([name for name in wanted or () if name in LOG_WEIGHTS], run.sampler, run.energy)
     if evaluators:
         try:
@@ -39,14 +41,25 @@ def evaluate_density_run(
         except ConfigError as error:
             if wanted is not None:
                 raise
-            notes.append(f"no distances: {error}")
+            warnings.warn(f"no distances: {error}", stacklevel=2)
         else:
             floor = density_floor(evaluators, parts)
-    drawn, figures, more = drawn_figures(run.sampler, cost, n, seed)
+    drawn, figures, notes = drawn_figures(run.sampler, cost, n, seed)
     if wanted is not None:
-        figures, more = {name: figures[name] for name in wanted if name in figures}, []
+        figures, notes = {name: figures[name] for name in wanted if name in figures}, []
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     rows = [student_row(drawn, figures, run.sampler.steps, evaluators, parts), *([] if floor is None else [floor])]
-    return {"rows": rows, "stamp": density_stamp(evaluators, run.energy, parts, seed)}, [*more, *notes]
+    return Report(rows, density_stamp(evaluators, run.energy, parts, seed))
+
+
+def require_density(source: Run) -> None:
+    """Raise ConfigError, which says where its figures are, unless it is a finished run on a known density."""
+    if source.kind == "chains":
+        raise ConfigError(source.folder, "holds chains, whose figures 'dxmi sample' leaves in diagnostics.json")
+    source.require_finished()
+    if source.kind != "density":
+        raise ConfigError(source.folder, "is a run on data, whose figures 'dxmi train' leaves in evaluation.json")
 
 
 def chosen(run: TrainConfig, source: Run, wanted: list[str] | None) -> list[Evaluator]:

@@ -8,22 +8,25 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config.machine import check_processes
 from dxmi.data import Images
 from dxmi.evaluation.candidates import Candidate, candidates, stored_candidate
+from dxmi.evaluation.density_runs import density_report
 from dxmi.evaluation.earlier_reports import earlier, joined, keep
 from dxmi.evaluation.measure import Measurement, stamp
 from dxmi.evaluation.options import EvaluateOptions, judging, published
 from dxmi.evaluation.report import FLOOR, Report
 from dxmi.evaluation.stored_images import Given, images
+from dxmi.runs import Run
 
 SEEDS = (0, 1, 2)
 
 
 def evaluate(
     pipeline: Any,
-    reference: Given,
+    reference: Given | None = None,
     metrics: Sequence[str] | None = None,
     *,
     evaluator: str | dict[str, Any] = "fidelity",
@@ -44,7 +47,8 @@ def evaluate(
     Args:
         pipeline: a loaded pipeline, its folder or hub id, a run, or stored images: a dataset or folder of images, such
             as {path: ..., split: test}, or uint8 (N,C,H,W). A loaded one is moved to the GPU if there is one
-        reference: such stored images, or published statistics (.npz)
+        reference: such stored images, or published statistics (.npz); None of a run on a known density, which is held
+            against that density with ``metrics``, ``n`` paths and one seed alone, each by default the run's own
         metrics: of the evaluator, as fid, kid, isc, prc, accuracy; None takes all that can be had
         evaluator: a plugin's name, or {name: ..., and its options}
         extractor: of the evaluator, what makes features of images
@@ -81,6 +85,11 @@ def evaluate(
         floor=floor,
         out=out,
     )
+    run = Run.find(pipeline)
+    if reference is None and run is not None and run.kind not in ("training", "images"):
+        return density_report(run, options)
+    if reference is None:
+        raise ConfigError("reference", "give what to measure against: a dataset, a folder or an .npz")
     return measured(pipeline, reference, options, accelerator)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import DIGITS, ROOT
+from dxmi_plugins.energies import MLPEnergy
 from runs_from_before import bring
 from safetensors.torch import load_file
 
@@ -94,7 +95,24 @@ def test_inspect_export_and_loading(teacher, tmp_path):
         dxmi.export(run, tmp_path / "other", mode="stok")
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(dxmi.load_energy(run)(x), dxmi.Energy.from_pretrained(run.folder / "energy")(x))
+    with pytest.raises(ConfigError, match="holds a ConvEnergy, no MLPEnergy"):
+        MLPEnergy.from_pretrained(run)
     assert {plugin.name for plugin in dxmi.plugins()} >= {"conv", "diffusion", "ancestral", "fidelity"}
+
+
+def test_evaluate_of_a_density_needs_no_reference(tmp_path):
+    run = Run(bring("density", tmp_path))
+    report = dxmi.evaluate(run, metrics=["elbo", "ess"], n=200, seeds=[1])
+    assert [row["name"] for row in report.rows] == ["student"] and report.rows[0]["metrics"].keys() == {"elbo", "ess"}
+    assert main(["evaluate", str(run.folder), "--metrics", "elbo,ess", "-n", "200", "--seed", "1"]) == 0
+    assert json.loads((run.folder / "evaluation-1.json").read_text()) == json.loads(report.to_json())
+    for given, key in (({"steps": [2]}, "steps"), ({"seeds": [1, 2]}, "seeds"), ({"metrics": ["fid"]}, "metrics")):
+        with pytest.raises(ConfigError, match=f"^{key}: "):
+            dxmi.evaluate(run, **given)
+    with pytest.raises(ConfigError, match="^reference: give what to measure against"):
+        dxmi.evaluate(bring("images", tmp_path))
+    with pytest.raises(ConfigError, match="holds chains, whose figures"):
+        dxmi.evaluate(bring("chains", tmp_path))
 
 
 def test_pretrain_gives_its_folder(tmp_path):
