@@ -1,12 +1,12 @@
 """Loading images and drawing batches."""
 
-import io
 from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from image_files import ONE_PROCESS, flat, indices, png
 from PIL import Image
 
 from dxmi.api import ConfigError
@@ -14,24 +14,10 @@ from dxmi.config import DataConfig
 from dxmi.data.items import Images, Items
 from dxmi.data.load import draw_batch, load_images
 
-ONE_PROCESS = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-
-
-def flat(value, size=(4, 4)):
-    """An image of one grey (number) or colour (triple)."""
-    mode = "L" if isinstance(value, int) else "RGB"
-    return Image.new(mode, size[::-1], value)
-
-
-def png(image):
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -50,10 +36,6 @@ def parquet(tmp_path):
 def numbered(count):
     """Images whose only pixel is their index."""
     return Images(torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1), "numbered")
-
-
-def indices(batch):
-    return ((batch.flatten() + 1) * 127.5).round().int().tolist()
 
 
 # Loading

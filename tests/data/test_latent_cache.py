@@ -8,8 +8,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import interrupted
+from image_files import flat, png
 from safetensors.torch import load_file, save_file
-from test_data import flat, png
 from tiny import tiny
 
 from dxmi.api import ConfigError, Sampler

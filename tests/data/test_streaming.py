@@ -9,8 +9,8 @@ import datasets
 import pytest
 import torch
 from conftest import EXTRACTOR, interrupted
+from image_files import flat, indices, png
 from safetensors.torch import load_file
-from test_data import flat, indices, png
 
 from dxmi.api import ConfigError
 from dxmi.cli.main import main

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from test_objectives import LinearChain
+from small_players import LinearChain, OneStep, Quadratic
 from torch import nn
 
-from dxmi.api import ConfigError, Energy, GaussianSampler, Transition
+from dxmi.api import ConfigError, Energy
 from dxmi.chains import rollout
 from dxmi.config import ClipConfig, GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
@@ -19,33 +19,6 @@ from dxmi.game.sampler_updates import PolicyUpdate
 @pytest.fixture(scope="module")
 def accelerator():
     return Accelerator(cpu=True)
-
-
-class OneStep(GaussianSampler):
-    """pi = N(m, std^2) in one step, whatever the noise was."""
-
-    steps = 1
-
-    def __init__(self):
-        super().__init__()
-        self.mean, self.log_std = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-
-    def initial(self, shape, generator=None):
-        return torch.randn(shape, generator=generator)
-
-    def forward(self, x, t, cost_to_go, cond=None):
-        return Transition(self.mean.expand_as(x), self.log_std.exp().expand_as(x))
-
-
-class Quadratic(Energy):
-    """E = k (x - m)^2 / 2, so q = N(m, 1/k)."""
-
-    def __init__(self):
-        super().__init__()
-        self.log_k, self.m = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-
-    def forward(self, x, t=None, cond=None):
-        return (self.log_k.exp() * (x - self.m).square() / 2).sum(1)
 
 
 class QuadraticValue(Energy):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from test_algorithm import OneStep, Quadratic
+from small_players import OneStep, Quadratic
 
 from dxmi.api import ConfigError
 from dxmi.config import GameConfig

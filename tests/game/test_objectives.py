@@ -4,25 +4,12 @@ import math
 
 import pytest
 import torch
+from small_players import LinearChain
 
-from dxmi.api import GaussianSampler, Transition
+from dxmi.api import Transition
 from dxmi.chains import rollout
 from dxmi.game.objectives import mean_log_std, mean_square_steps, running_cost, soft_q, time_cost
 from dxmi.game.rollouts import transitions
-
-
-class LinearChain(GaussianSampler):
-    """x_{t+1} ~ N(a x_t, std^2), the linear-quadratic chain."""
-
-    def __init__(self, a=0.8, std=0.5, steps=3):
-        super().__init__()
-        self.a, self.std, self.steps = a, std, steps
-
-    def initial(self, shape, generator=None):
-        return torch.randn(shape, generator=generator)
-
-    def forward(self, x, t, cost_to_go, cond=None):
-        return Transition(self.a * x, torch.full((len(x), 1), self.std))
 
 
 def test_entropy_of_a_step_is_torch_normal_entropy():

@@ -17,7 +17,7 @@ from dxmi_plugins.energies.mlp import MLPEnergy
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from dxmi_plugins.samplers.vgs import VGS
 from safetensors.torch import load_file
-from test_vgs import Pushed
+from small_players import Pushed
 
 from dxmi.api import ConfigError, Cost
 from dxmi.chains import rollout

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from banana_moments import scores
 from dxmi_plugins.energies.known.banana import Banana
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
@@ -12,7 +13,7 @@ from torch import Generator
 from torch.distributions import Normal
 
 from dxmi.api import ConfigError, Cost, Energy
-from dxmi.chains import run_chains, walk
+from dxmi.chains import run_chains
 
 
 class Quadratic(Energy):
@@ -38,21 +39,6 @@ class Wells(Energy):
 
     def forward(self, x, t=None, cond=None):
         return (x.square() - 1).square().sum(1)
-
-
-def scores(sampler, n, skip):
-    """Chains on ``Banana(b=.5)``: how many standard errors the means of five moments lie from the truth.
-
-    Each of n chains is one observation; their first ``skip`` states do not count.
-    """
-    sums, cost = torch.zeros(5, n), Cost(Banana(b=0.5), None, sampler.steps)
-    for k, x in enumerate(walk(sampler, cost, (n, 2), Generator().manual_seed(0))):
-        if k > skip:
-            u, v = x.unbind(1)
-            sums += torch.stack([u, v, u * u, v * v, u * u * v])
-    means = sums / (sampler.steps - skip)
-    truth = torch.tensor([0, 0, 1, 1 + 2 * 0.5**2, 2 * 0.5])
-    return (means.mean(1) - truth) / (means.std(1) / math.sqrt(n))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from banana_moments import scores
 from dxmi_plugins.energies.known.banana import Banana
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.adjusted import DualAveraging
@@ -13,7 +14,6 @@ from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from dxmi_plugins.samplers.mcmc.metropolis import Metropolis
 from dxmi_plugins.samplers.mcmc.rejection import Rejection
-from test_langevin import scores
 from torch import Generator
 from torch.special import ndtr
 

@@ -10,6 +10,7 @@ from dxmi_plugins.energies.informed import InformedValue
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.samplers.mcmc.langevin import Langevin
 from dxmi_plugins.samplers.vgs import VGS, curvature, hadamard_rows, variances
+from small_players import Pushed
 from torch import Generator
 
 from dxmi.api import ConfigError, Cost, Energy
@@ -17,21 +18,6 @@ from dxmi.chains import estimates, no_log_weights, path_log_weights, walk, weigh
 from dxmi.config import GameConfig, LearningConfig, RatesConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.rollouts import perturb
-
-
-class Pushed(Energy):
-    """The optimal values of a mixture: -tau*log of the target pushed through the noising chain (MATH 4.5)."""
-
-    def __init__(self, target, sampler):
-        super().__init__()
-        self.levels, scale, variance = [], 1.0, 0.0  # x_t = scale*x_T + N(0, variance)
-        for a, s in zip(sampler.a.flip(0).tolist(), sampler.s.flip(0).tolist(), strict=True):
-            scale, variance = scale / a, variance / a**2 + s**2
-            self.levels.insert(0, (target.convolved(variance / scale**2), scale))
-
-    def forward(self, x, t=None, cond=None):
-        energies = torch.stack([e(x / scale) + x.shape[1] * math.log(scale) for e, scale in self.levels])
-        return energies.gather(0, t[None]).squeeze(0)
 
 
 def exact(preset="gmm9", drift="value", **options):

@@ -8,9 +8,9 @@ from conftest import DIGITS, tiny_unet
 from datasets import ClassLabel, Features, Value
 from datasets import Image as ImageFeature
 from diffusers import ConsistencyModelPipeline, DiffusionPipeline
+from image_files import ONE_PROCESS, flat, png
 from PIL import Image
 from safetensors.torch import load_file
-from test_data import ONE_PROCESS, flat, png
 from tiny import tiny
 
 from dxmi.api import ConfigError

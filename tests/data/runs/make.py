@@ -1,6 +1,6 @@
 """How these folders were made, with the code of the commit in figures.json, before it was sorted into rooms.
 
-``PYTHONPATH=tests:tests/end_to_end python tests/data/runs/make.py``, in a clone of that commit with these files in it,
+``PYTHONPATH=tests python tests/data/runs/make.py``, in a clone of that commit with these files in it,
 since it needs ``conftest.interrupted`` of then. ``make.py record`` records figures of the folders that there are.
 """
 

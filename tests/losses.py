@@ -1,6 +1,6 @@
 """Losses of whole runs, to see that a change of the code moved no number.
 
-``PYTHONPATH=tests python tests/end_to_end/losses.py [FILE]`` records them anew.
+``PYTHONPATH=tests python tests/losses.py [FILE]`` records them anew.
 """
 
 import json
@@ -21,7 +21,7 @@ from tiny import KINDS, tiny
 
 from dxmi.cli import main
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 DIGITS = ROOT / "examples" / "data" / "digits.parquet"
 RECORD = TESTS / "data" / "losses.json"
