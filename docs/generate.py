@@ -161,17 +161,22 @@ for command in {("", *COMMANDS)}:
 
 
 def all_names() -> str:
-    """Signature and docstring of every public name."""
+    """Signature and docstring of what ``dxmi`` and its contracts offer; a line for each name of the other rooms."""
     import dxmi
 
     parts = ["## `import dxmi`"]
     parts += [entry for name in sorted(dxmi.__all__, key=str.lower) for entry in described(dxmi, name, "dxmi")]
     for room in ROOMS:
         module = importlib.import_module(f"dxmi.{room}")
-        names = offered(module)
-        if names:
-            parts += [f"## `dxmi.{room}`", plain(inspect.getdoc(module) or "").split(" `__init__")[0]]
-            parts += [entry for name in sorted(names, key=str.lower) for entry in described(module, name, room)]
+        names = sorted(offered(module), key=str.lower)
+        if not names:
+            continue
+        parts += [f"## `dxmi.{room}`", plain(inspect.getdoc(module) or "").split(" `__init__")[0]]
+        if room == "api":  # all that a plugin needs
+            parts += [entry for name in names for entry in described(module, name, room)]
+        else:
+            rows = [f"| `{name}` | {cell(getattr(module, name))} |" for name in names]
+            parts.append("\n".join(["| | |", "|---|---|", *rows]))
     return "\n\n".join(parts)
 
 
