@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: torch, imported below, shall not take the others' too
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import importlib.util
 from contextlib import contextmanager
@@ -19,6 +21,13 @@ from dxmi.game.algorithm import DxMI
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "data" / "digits.parquet"
 EXTRACTOR = ROOT / "examples" / "extractors" / "digits.safetensors"
+
+
+def pytest_collection_modifyitems(items):
+    """What lies in training/ and end_to_end/ plays whole runs."""
+    for item in items:
+        if item.path.parent.name in ("training", "end_to_end"):
+            item.add_marker("run")
 
 
 @pytest.fixture(scope="session", autouse=True)
