@@ -19,20 +19,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
-from dxmi.api import (
-    Cost,
-    Energy,
-    Evaluator,
-    ExactDraws,
-    GaussianSampler,
-    Levels,
-    Noising,
-    Sampler,
-    Scheduler,
-    Transition,
-    ValueGuided,
-    randn,
-)
+from dxmi.api import Cost, Energy, Evaluator, ExactDraws, GaussianSampler, Levels, Noising, Sampler, Scheduler
+from dxmi.api.gaussian_sampler import ValueGuided
+from dxmi.api.noise import randn
+from dxmi.api.sampler import Transition
 from dxmi.chains import rollout
 from dxmi.game.rollouts import transitions
 

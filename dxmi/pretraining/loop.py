@@ -16,7 +16,7 @@ from dxmi.config import Checked, PretrainConfig, check_given
 from dxmi.config.given import Given, default_out
 from dxmi.config.machine import check_processes
 from dxmi.data import Source, draw_batch, load_data
-from dxmi.game.players import descend
+from dxmi.game import descend
 from dxmi.pretraining.model import Model
 from dxmi.pretraining.noise_levels import ddpm_model, multi_noise_model
 from dxmi.pretraining.one_score import score_model

@@ -17,7 +17,7 @@ from dxmi.config import Checked, TrainConfig
 from dxmi.config.machine import check_memory, check_processes
 from dxmi.data import Draws, Encoded, Items, Source, cached, draw_batch, load_data
 from dxmi.evaluation import Halves, halves
-from dxmi.game.algorithm import build_game
+from dxmi.game import build_game
 from dxmi.screen import Screen
 from dxmi.training.checks import check_parts
 from dxmi.training.initialise import event_shape, initialise, start_from_weights
