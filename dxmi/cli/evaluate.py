@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +113,7 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     }
     quiet()
     from dxmi import evaluate
+    from dxmi.screen import is_main_process
 
     chosen = {key: value for key, value in given.items() if value is not None}
     floor = chosen.get("floor")
@@ -125,7 +125,7 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
     if floor == "none":
         chosen["floor"] = None
     report = evaluate(chosen.pop("source"), chosen.pop("reference"), **chosen)
-    if os.environ.get("RANK", "0") == "0":
+    if is_main_process():
         report.show()
         if options.out is not None:
             print(options.out)

@@ -102,7 +102,9 @@ def run_export(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def say(folder: Path) -> None:
     """What lies in a folder that was written."""
-    if os.environ.get("RANK", "0") == "0":
+    from dxmi.screen import is_main_process
+
+    if is_main_process():
         print(f"{folder}: {', '.join(sorted(path.name + '/' * path.is_dir() for path in folder.iterdir()))}")
 
 

@@ -21,14 +21,14 @@ CONVERT = "if you trust it, load it by diffusers with use_safetensors=False and 
 
 
 def load_pipeline(source: str) -> Any:
-    """The pipeline of a run, in a folder or under a hub id. Code that a folder brings runs only if it is dxmi's own.
+    """The pipeline in a folder or under a hub id. Code that a folder brings runs only if it is dxmi's own.
 
     Raises:
         ConfigError: there is none, or its weights are pickled
     """
-    folder = Path(source) / "pipeline" if (Path(source) / "run.yaml").exists() else Path(source)
+    folder = Path(source)
     if folder.exists() and not (folder / "model_index.json").exists():
-        raise ConfigError(source, f"{what_else(folder)}")
+        raise ConfigError(source, what_else(folder))
     for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from rich.console import Console
 from safetensors import SafetensorError
 
 from dxmi.api import ConfigError, FromPipeline, Sampler
@@ -69,7 +68,7 @@ def save_stock(source: Run, out: Path) -> None:
         shutil.copytree(source.pipeline_folder / "lora", out / "lora")
     model_card(out, config.resolved, stock.steps, card_figures(evaluation), stock.call_options)
     if evaluation is None:
-        Console().print("the run has no evaluators, so the loss in quality was not measured", style="dim")
+        Screen().tell("the run has no evaluators, so the loss in quality was not measured")
     else:
         show(evaluation["rows"])
 
