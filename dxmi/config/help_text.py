@@ -65,7 +65,8 @@ def options_help(kind: Any, key: str | None, title: str, given: dict[str, Any]) 
             action.help = argparse.SUPPRESS
         if action.dest in given:
             action.default, action.required = given[action.dest], False
-    text = re.sub(r"<class\s+'(\w+)'>|``|(?<= )\*\*(\w+)\*\*", lambda m: m[1] or m[2] or "", parser.format_help())
+    own = r"<class\s+'(\w+)'>|``|(?<= )\*\*(\w+)\*\*|,\s+known\s+subclasses:[^)]*"
+    text = re.sub(own, lambda m: m[1] or m[2] or "", parser.format_help())
     return f"{title}\n{text}"
 
 
