@@ -93,8 +93,7 @@ def teacher(tmp_path_factory):
     return save_teacher(tmp_path_factory.mktemp("teacher"))
 
 
-@pytest.fixture
-def config(teacher):
+def image_run(teacher):
     """A run of four rounds that touches everything: samples, checkpoint, evaluation."""
     return {
         "steps": 4,
@@ -109,6 +108,35 @@ def config(teacher):
         "every": {"log": 1, "samples": 2, "checkpoint": 2},
         "tracker": None,
         "evaluators": [],
+    }
+
+
+@pytest.fixture
+def config(teacher):
+    return image_run(teacher)
+
+
+def replay_run():
+    """A run on a known density that fills, refines and denoises, for a second."""
+    target = {"name": "gaussian_mixture", "preset": "eight_gaussians"}
+    return {
+        "energy": target,
+        "sampler": {"name": "vgs", "steps": 4, "chain": "ve", "first": 2.0, "last": 0.02, "start": 2.5},
+        "value": {"name": "informed", "energy": target, "steps": 4, "start": 2.5, "width": 16},
+        "replay": {
+            "learn": "denoise",
+            "fill": {"name": "smc", "steps": 10, "scale": 2.0},
+            "refine": {"name": "mala", "steps": 5, "step_size": 0.1},
+            "size": 200,
+            "every": 2,
+        },
+        "game": {"warmup": 0},
+        "batch_size": 16,
+        "steps": 4,
+        "paths": 100,
+        "decay": "cosine",
+        "tracker": None,
+        "every": {"log": 1, "samples": 4, "checkpoint": 2},
     }
 
 

@@ -1,27 +1,19 @@
 """What values learn from besides fresh rollouts: kept states, lambda returns, exploration, slow targets (MATH 4)."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
-from conftest import interrupted
 from dxmi_plugins.energies.known.funnel import Funnel
 from dxmi_plugins.energies.known.gaussian_mixture import GaussianMixture
 from dxmi_plugins.energies.mlp import MLPEnergy
 from dxmi_plugins.samplers.mcmc.mala import MALA
 from dxmi_plugins.samplers.vgs import VGS
-from safetensors.torch import load_file
 from small_players import Pushed
 
 from dxmi.api import ConfigError, Cost
 from dxmi.chains import rollout
-from dxmi.cli.main import main
 from dxmi.config import GameConfig, LearningConfig, RatesConfig, ReplayConfig
 from dxmi.game.algorithm import build_game
 from dxmi.game.objectives import lambda_returns, mixing_share
@@ -29,11 +21,6 @@ from dxmi.game.replay_buffer import ReplayBuffer
 from dxmi.game.value_updates import LambdaReturns, TemporalDifference
 
 NORMAL = {"weights": [1.0], "means": [[0.0]], "covariances": 0.5}
-
-
-def steps(x):
-    """An energy whose gradient nobody knows."""
-    return x.detach().round().abs().sum(1)
 
 
 def players(sampler, game=None, replay=None, target=None, **learning):
@@ -221,108 +208,6 @@ def test_buffers_that_could_not_work_are_refused(options, says):
 def test_impossible_games_are_refused(options, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
         GameConfig(**options)
-
-
-@pytest.fixture
-def config(tmp_path):
-    """A run that fills, refines and denoises, for a second."""
-    target = {"name": "gaussian_mixture", "preset": "eight_gaussians"}
-    run = {
-        "energy": target,
-        "sampler": {"name": "vgs", "steps": 4, "chain": "ve", "first": 2.0, "last": 0.02, "start": 2.5},
-        "value": {"name": "informed", "energy": target, "steps": 4, "start": 2.5, "width": 16},
-        "replay": {
-            "learn": "denoise",
-            "fill": {"name": "smc", "steps": 10, "scale": 2.0},
-            "refine": {"name": "mala", "steps": 5, "step_size": 0.1},
-            "size": 200,
-            "every": 2,
-        },
-        "game": {"warmup": 0},
-        "batch_size": 16,
-        "steps": 4,
-        "paths": 100,
-        "decay": "cosine",
-        "tracker": None,
-        "every": {"log": 1, "samples": 4, "checkpoint": 2},
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(run))
-    return path
-
-
-def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(["train", str(config), "--out", str(whole)]) == 0
-    with interrupted(3):
-        assert main(["train", str(config), "--out", str(killed)]) == 1
-    assert main(["train", str(config), "--out", str(killed), "--resume"]) == 0
-    a, b = (load_file(run / "value" / "model.safetensors") for run in (whole, killed))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    losses = [json.loads(line).get("replay_loss") for line in (killed / "metrics.jsonl").read_text().splitlines()]
-    assert len([loss for loss in losses if loss is not None]) == 4
-
-
-def test_two_processes_learn_the_same(config, tmp_path):
-    """Each keeps states of its own, in checkpoints too; value and start get the mean of both gradients."""
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        "from dxmi.training import checkpoint\n"
-        "from dxmi.config.checked import Checked\n"
-        "from dxmi.config.run import TrainConfig\n"
-        "from dxmi.config.yaml_files import read_yaml\n"
-        "from dxmi.training.session import Session\n"
-        "from dxmi.training.train import play, start\n"
-        "session = Session(Checked(TrainConfig, read_yaml(sys.argv[1])), Path(sys.argv[2]))\n"
-        "start(session, None, False); play(session, None)\n"
-        "state = [p.detach() for player in (session.run.value, session.run.sampler) for p in player.parameters()]\n"
-        "kept, session.game.buffer.states = session.game.buffer.states, None\n"
-        "checkpoint.restore(session.accelerator, session.out)\n"
-        "again = session.game.buffer.states\n"
-        "torch.save((state, kept, again), f'{sys.argv[2]}/rank{session.accelerator.process_index}.pt')\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    cpu = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    found = subprocess.run([*launch, script, config, tmp_path / "run"], capture_output=True, text=True, env=cpu)
-    assert found.returncode == 0, found.stderr[-2000:]
-    (first, kept, again), (second, other, also) = (torch.load(tmp_path / "run" / f"rank{k}.pt") for k in (0, 1))
-    assert len(first) > 10 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert kept.shape == other.shape and not torch.equal(kept, other)
-    assert torch.equal(kept, again) and torch.equal(other, also)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--replay.fill.tau", "2"], "replay.fill.tau: 2.0 is not the sampler's, 1.0"),
-        (["--replay.refine", "annealed_langevin"], "replay.refine: AnnealedLangevin changes the density"),
-        (["--replay.refine", "smc"], "replay.refine: SMC changes the density"),
-        (["--replay.fill", "vgs"], "replay.fill: VGS has to learn itself"),
-        (["--replay.learn", "guess"], "replay.learn: expected one of ['td', 'denoise']"),
-        (["--replay.fill", "rejection"], "replay.fill.scale: it is missing; give it"),
-        (["--game.trace", "0.5"], "game.trace: rollouts teach nothing"),
-        (["--seed", "-1"], "seed: -1 is not between"),
-        (["--sampler.covariance", "posterior", "--sampler.draw", "value"], "covariance: posterior belongs to"),
-        (["--sampler.probes", "0"], "probes: 0"),
-        (["--value.steps", "3"], "value.steps: 3 are not the sampler's 4"),
-        (
-            ["--value", "separable", "--value.shape", "[2]", "--value.steps", "3"],
-            "value.steps: it has fewer than the sampler's 4",
-        ),
-        (
-            ["--value", "separable", "--value.shape", "[3]", "--value.steps", "4"],
-            "value: Separable does not take (1, 2)",
-        ),
-        (["--energy", "callable", "--energy.function", "test_replay:steps", "--energy.shape", "[2]"], "no gradient"),
-    ],
-)
-def test_runs_that_could_not_work_are_refused(arguments, says, config, tmp_path, capsys):
-    assert main(["train", str(config), "--out", str(tmp_path / "run"), *arguments]) == 2
-    complaint = capsys.readouterr().err
-    assert says in complaint and complaint.count("\n") == 1
-    assert not (tmp_path / "run").exists()
 
 
 def test_states_of_infinite_energy_are_not_kept():

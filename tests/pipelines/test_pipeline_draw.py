@@ -115,9 +115,7 @@ def test_the_steps_of_schedulers_outside_diffusers_are_their_business_too():
 
 def test_a_scheduler_that_its_pipeline_calls_wrongly_is_not_blamed_on_the_steps():
     draw = PipelineDraw(sd(), CPU, ["a"], scheduler="CogVideoXDPMScheduler")
-    with pytest.raises(
-        RuntimeError, match=r"^StableDiffusionPipeline: CogVideoXDPMScheduler.step\(\) missing 2 "
-    ):
+    with pytest.raises(RuntimeError, match=r"^StableDiffusionPipeline: CogVideoXDPMScheduler.step\(\) missing 2 "):
         draw(1, 3, generators(0, [0]))
 
 
@@ -270,3 +268,15 @@ def test_a_fingerprint_is_of_the_merges_of_a_tokenizer():
     assert fast[0].get_vocab() == fast[1].get_vocab() and fast[0]("ab").input_ids != fast[1]("ab").input_ids
     for pair in (fast, [Slow(("a", "b"), ("b", "a")), Slow(("b", "a"), ("a", "b"))]):
         assert len({fingerprint({"tokenizer": each}) for each in pair}) == 2
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "classes", "ldm_kl", "sd"])
+@pytest.mark.parametrize("scheduler", [None, "EulerAncestralDiscreteScheduler"])
+def test_images_of_pipelines_do_not_depend_on_batches(kind, scheduler, tmp_path):
+    """Schedulers that draw noise, and pipelines that hand them no generator, too; to rounding of the network."""
+    prompts = ["a", "b"] if kind == "sd" else []
+    draw = PipelineDraw(load_pipeline(str(tiny(kind, tmp_path))), torch.device("cpu"), prompts, scheduler)
+    whole = draw(5, 3, generators(0, range(5)))
+    parts = torch.cat([draw(len(rows), 3, generators(0, rows)) for rows in (range(2), range(2, 5))])
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-4)
+    assert whole.shape == (5, 1, 8, 8)

@@ -1,26 +1,20 @@
 """Samples are the same whatever the batches and processes are, and are kept and taken up."""
 
-import os
-import subprocess
-import sys
 from threading import Event, local
 
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import DIGITS, EXTRACTOR, ROOT
-from safetensors.torch import load_file
-from tiny import tiny
+from conftest import DIGITS
 from torch import Generator
 
-from dxmi.api import ConfigError, Transition, as_samples, randn
+from dxmi.api import ConfigError, randn
 from dxmi.api.noise import CHUNK, generators
 from dxmi.chains import PER_CHUNK, PER_SAMPLE, first_samples, noise_rule
 from dxmi.config import DataConfig
 from dxmi.data import load_data
 from dxmi.evaluation import StoredSamples
 from dxmi.evaluation.kept_samples import KeptSamples, ahead
-from dxmi.pipelines import PipelineDraw, load_pipeline
 
 N = CHUNK + 40
 
@@ -36,14 +30,6 @@ class Noise:
 
 def chained(n, steps, generator):
     return randn((n, 3), torch.zeros(()), generator)
-
-
-def test_noise_of_a_list_is_each_generators_own():
-    alone = torch.stack([torch.randn(2, generator=g) for g in generators(5, range(3))])
-    assert torch.equal(randn((3, 2), torch.zeros(()), generators(5, range(3))), alone)
-    law = Transition(torch.zeros(3, 2), torch.ones(()))
-    assert torch.equal(law.sample(generators(5, range(3))), alone)
-    assert len({g.initial_seed() for seed in (0, 1) for g in generators(seed, range(1000))}) == 2000
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, CHUNK])
@@ -71,12 +57,6 @@ def test_pictures_show_the_first_samples_drawn_some_at_a_time():
     assert calls == [8, 8, 4] and torch.equal(shown, KeptSamples(Noise(), 1, 3, Accelerator())(20))
     one, other = first_samples([Noise(), chained], 20, 1, seed=3, size=8)
     assert torch.equal(one, other)  # where one of them takes a single generator, both do
-
-
-def test_a_plain_callable_is_samples_too():
-    samples = as_samples(lambda n: torch.arange(n).float()[:, None])
-    assert torch.equal(torch.cat(list(samples.batches(N))), samples(N)) and samples.labels(N) is None
-    assert torch.equal(samples.rows(N), torch.arange(N)) and samples.reduce(torch.ones(2)).sum() == 2
 
 
 def test_images_are_taken_up_where_a_run_stopped(tmp_path):
@@ -125,18 +105,6 @@ def test_stored_samples_are_a_part_of_the_data():
     assert len(samples(5000)) == len(samples.rows(5000)) == len(items) and len(samples.share(5000)) == 5000
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "classes", "ldm_kl", "sd"])
-@pytest.mark.parametrize("scheduler", [None, "EulerAncestralDiscreteScheduler"])
-def test_images_of_pipelines_do_not_depend_on_batches(kind, scheduler, tmp_path):
-    """Schedulers that draw noise, and pipelines that hand them no generator, too; to rounding of the network."""
-    prompts = ["a", "b"] if kind == "sd" else []
-    draw = PipelineDraw(load_pipeline(str(tiny(kind, tmp_path))), torch.device("cpu"), prompts, scheduler)
-    whole = draw(5, 3, generators(0, range(5)))
-    parts = torch.cat([draw(len(rows), 3, generators(0, rows)) for rows in (range(2), range(2, 5))])
-    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-4)
-    assert whole.shape == (5, 1, 8, 8)
-
-
 def test_a_thread_draws_ahead_of_who_measures():
     """Two items before they are asked for, in the same order; an error comes where its item would have."""
     made = [Event() for _ in range(4)]
@@ -167,51 +135,3 @@ def test_drawing_ahead_changes_no_sample():
     waiting = KeptSamples(Noise(), 1, 3, Accelerator(), batch_size=100)
     waiting.ahead = 3
     assert torch.equal(waiting(N), KeptSamples(Noise(), 1, 3, Accelerator())(N))
-
-
-SCRIPT = """
-import sys, torch
-from accelerate import Accelerator
-from dxmi_plugins.evaluators.extractors.choose import make_extractor
-from dxmi_plugins.evaluators.fidelity.passes import KeptMoments, Pass, go_through
-from test_samples import DIGITS, EXTRACTOR, N, ASKED
-import dxmi
-from dxmi.evaluation.kept_samples import KeptSamples
-from dxmi.pipelines import PipelineDraw, load_pipeline
-
-teacher, out = sys.argv[1:]
-report = dxmi.evaluate(teacher, DIGITS, **ASKED, out=out)
-accelerator, judge = Accelerator(), make_extractor(str(EXTRACTOR))
-samples = KeptSamples(PipelineDraw(load_pipeline(teacher), accelerator.device), 2, 0, accelerator)
-kept, rows = KeptMoments(judge.dimension, N), samples.rows(N)
-go_through(samples.batches(N), rows, [Pass(judge, [kept])], 256)
-moments = kept.reduced(samples)[0].gaussian()
-found = {"processes": accelerator.num_processes, "rows": report.rows, "samples": samples(N), **moments._asdict()}
-torch.save(found, f"{out}/{accelerator.process_index}.pt")
-accelerator.end_training()
-"""
-PLACES = os.pathsep.join([os.path.dirname(__file__), str(ROOT / "tests")])
-ASKED = {"metrics": ["fid", "kid", "prc"], "extractor": str(EXTRACTOR), "n": N, "seeds": [0], "steps": [2]}
-
-
-def test_two_processes_measure_what_one_measures(tmp_path):
-    """The whole of an evaluation: the same images in the same files, the same moments, the same figures."""
-    teacher = tiny("ddpm", tmp_path / "teacher")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "PYTHONPATH": PLACES, "ACCELERATE_USE_CPU": "true"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for name, how in (("one", []), ("two", launch)):
-        command = [sys.executable, *how, tmp_path / "script.py", teacher, tmp_path / name]
-        found = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert found.returncode == 0, found.stderr[-2000:]
-    one, *two = (torch.load(tmp_path / path, weights_only=False) for path in ("one/0.pt", "two/0.pt", "two/1.pt"))
-    files = sorted((tmp_path / "one" / "samples").rglob("*.safetensors"))
-    assert len(files) == 2 and [one["processes"], *(found["processes"] for found in two)] == [1, 2, 2]
-    for file in files:
-        other = tmp_path / "two" / file.relative_to(tmp_path / "one")
-        assert torch.equal(load_file(file)["samples"], load_file(other)["samples"])
-    for found in two:
-        assert torch.equal(found["samples"], one["samples"])
-        torch.testing.assert_close(found["mean"], one["mean"], rtol=1e-12, atol=0)
-        assert (found["covariance"] - one["covariance"]).abs().max() < 1e-12 * one["covariance"].abs().max()
-        assert found["rows"][0]["metrics"] == pytest.approx(one["rows"][0]["metrics"], rel=1e-9)
