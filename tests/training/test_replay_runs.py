@@ -26,8 +26,9 @@ def test_a_killed_run_goes_on_with_its_kept_states(config, tmp_path):
     with interrupted(3):
         assert main(["train", str(config), "--out", str(killed)]) == 1
     assert main(["train", str(config), "--out", str(killed), "--resume"]) == 0
-    a, b = (load_file(run / "value" / "model.safetensors") for run in (whole, killed))
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    for player in ("value", "sampler"):
+        a, b = (load_file(run / player / "model.safetensors") for run in (whole, killed))
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     losses = [json.loads(line).get("replay_loss") for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert len([loss for loss in losses if loss is not None]) == 4
 
