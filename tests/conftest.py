@@ -24,10 +24,11 @@ EXTRACTOR = ROOT / "examples" / "extractors" / "digits.safetensors"
 
 
 def pytest_collection_modifyitems(items):
-    """What lies in training/ and end_to_end/ plays whole runs."""
+    """What lies in training/ and end_to_end/ plays whole runs, and comes first: no worker starts a long file last."""
     for item in items:
         if item.path.parent.name in ("training", "end_to_end"):
             item.add_marker("run")
+    items.sort(key=lambda item: "run" not in item.keywords)
 
 
 @pytest.fixture(scope="session", autouse=True)

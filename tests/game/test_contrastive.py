@@ -137,8 +137,7 @@ def test_the_likelihoods_gradient_vanishes_at_the_inverse_covariance():
     assert energy.A.grad.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("dim", [1, 2])
-@pytest.mark.parametrize("start", ["data", "chains"])
+@pytest.mark.parametrize(("start", "dim"), [("data", 1), ("chains", 2)])
 def test_contrastive_divergence_recovers_the_precision(start, dim):
     energy, _, precision = learn(MALA(steps=10, step_size=0.2), start, 400 if dim == 1 else 600, dim)
     assert relative_error(energy, precision) < 0.02
