@@ -252,6 +252,7 @@ def test_an_option_whose_type_is_not_told_is_refused(annotation, says, distribut
         build_plugin(Energy, {"name": "bowl", "scale": 2})
 
 
+@pytest.mark.process
 def test_help_and_listing_import_no_heavy_library():
     code = """
 import sys

@@ -34,6 +34,7 @@ def generate():
         yield module
 
 
+@pytest.mark.process
 def test_generated_pages_are_what_the_code_says(generate, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert generate.stale() == [], "run 'python docs/generate.py'"

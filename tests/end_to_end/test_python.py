@@ -26,6 +26,7 @@ def test_the_names_are_there_and_documented():
     assert all(getattr(dxmi, name).__doc__ for name in NAMES)
 
 
+@pytest.mark.process
 def test_importing_it_imports_nothing_heavy():
     """What takes long is imported by whoever asks for a name that needs it."""
     heavy = ("torch", "numpy", "diffusers", "transformers", "datasets", "jsonargparse", "yaml", "rich")
