@@ -1,10 +1,13 @@
-"""Small teachers and configs that the tests share. Nothing here reaches a network."""
+"""Small teachers and configs that the tests share. Nothing here reaches a network.
+
+Libraries that take seconds to import are imported by whoever needs them: the process that hands out the tests does not.
+"""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: torch, imported below, shall not take the others' too
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: torch shall not take the others' too
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import importlib.util
@@ -12,11 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-
-from dxmi.game.algorithm import DxMI
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "data" / "digits.parquet"
@@ -55,6 +54,8 @@ def load_example(name):
 @contextmanager
 def interrupted(rounds):
     """Inside, whoever waits presses Ctrl-C after so many rounds."""
+    from dxmi.game.algorithm import DxMI
+
     play = DxMI.round
 
     def stop(self, *given):
@@ -68,6 +69,8 @@ def interrupted(rounds):
 
 
 def tiny_unet(channels=1, size=8, **options):
+    from diffusers import UNet2DModel
+
     return UNet2DModel(
         sample_size=size,
         in_channels=channels,
@@ -84,6 +87,9 @@ def tiny_unet(channels=1, size=8, **options):
 
 def save_teacher(folder, channels=1, size=8, **noise):
     """A randomly initialised DDPMPipeline: what a test needs of a teacher in milliseconds."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler
+
     torch.manual_seed(0)
     DDPMPipeline(unet=tiny_unet(channels, size), scheduler=DDPMScheduler(**noise)).save_pretrained(folder)
     return folder
