@@ -40,7 +40,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(known: dict[str, Path]) -> dict[str, set[str]]:
-    """Which modules each one imports; a folder's ``__init__``, which only lists names, stands for the folder."""
+    """Which modules each one imports; what a folder's ``__init__`` offers is imported from where it is defined."""
     edges = {}
     for name, path in known.items():
         if path.name == "__init__.py":
@@ -52,11 +52,24 @@ def imports(known: dict[str, Path]) -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom):
                 above = name.split(".")[: -node.level] if node.level else []
                 place = ".".join([*above, *filter(None, [node.module])])
-                wanted |= {f"{place}.{alias.name}" for alias in node.names}
+                wanted |= {offered(f"{place}.{alias.name}", known) for alias in node.names}
         edges[name] = {
             module for module in map(lambda full: longest(full, known), wanted) if module not in (None, name)
         }
     return edges  # type: ignore[return-value]
+
+
+def offered(name: str, known: dict[str, Path]) -> str:
+    """Where a name that a folder's ``__init__`` offers comes from; others as they are."""
+    folder, _, attribute = name.rpartition(".")
+    if name in known or folder not in known or known[folder].name != "__init__.py":
+        return name
+    stub = known[folder].with_suffix(".pyi")
+    for node in ast.parse((stub if stub.exists() else known[folder]).read_text()).body:
+        if isinstance(node, ast.ImportFrom) and attribute in {alias.asname or alias.name for alias in node.names}:
+            place = f"{folder}.{node.module}" if node.level else str(node.module)
+            return offered(f"{place}.{attribute}", known)
+    return name
 
 
 def longest(name: str, known: dict[str, Path]) -> str | None:

@@ -25,6 +25,12 @@ def test_a_circle_and_an_arrow_upward_would_be_seen():
     assert rooms.upward(rooms.arrows({"dxmi.data.a": {"dxmi.chains.b"}})) == [("dxmi.data", "dxmi.chains")]
 
 
+def test_a_name_that_a_folder_offers_is_followed_to_its_file():
+    assert rooms.longest(rooms.offered("dxmi.api.Energy", KNOWN), KNOWN) == "dxmi.api.energy"
+    assert rooms.longest(rooms.offered("dxmi.chains.walk", KNOWN), KNOWN) == "dxmi.chains.rollout"
+    assert rooms.longest(rooms.offered("dxmi.config.plugins", KNOWN), KNOWN) == "dxmi.config.plugins"
+
+
 def test_at_most_four_files_are_loose():
     loose = {path.name for path in (rooms.ROOT / "dxmi").glob("*.py")}
     assert loose == {"__init__.py", "__main__.py", "testing.py", "screen.py"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -43,7 +44,7 @@ class Energy(nn.Module, ABC):
         # The one call upward: users of transformers type it here. By name, since contracts know no room.
         energy = import_module("dxmi.runs").load_energy(source)
         if not isinstance(energy, cls):
-            raise ConfigError(str(source), f"holds a {type(energy).__name__}, no {cls.__name__}")
+            raise ConfigError(Path(source), f"holds a {type(energy).__name__}, no {cls.__name__}")
         return energy
 
     @abstractmethod

@@ -12,14 +12,15 @@ class ConfigError(ValueError):
 
     Args:
         key: what is wrong: the full path of a parameter, as ``sampler.guidance`` or ``data.label``, by its name in
-            Python and YAML, or a file or folder
+            Python and YAML; or a file, a folder or what stands for one, as a Path
         reason: what is wrong with it
         cure: what to do; empty where the reason says it
     """
 
     def __init__(self, key: str | Path, reason: str = "", cure: str = ""):
-        super().__init__(str(key), reason, cure)  # all three, so that it can be pickled
+        super().__init__(key, reason, cure)  # all three, so that it can be pickled
         self.key, self.reason, self.cure = str(key), reason, cure
+        self.is_place = isinstance(key, Path)
 
     def __str__(self) -> str:
         return "; ".join(filter(None, [": ".join(filter(None, [self.key, self.reason])), self.cure]))
@@ -30,11 +31,11 @@ class ConfigError(ValueError):
 
     def under(self, place: str) -> Self:
         """The same of the parameter that is called ``key`` in ``place``: ``under("sampler")`` of ``tau``."""
-        return self.named(".".join(filter(None, [place, self.key])))
+        return self if self.is_place else self.named(".".join(filter(None, [place, self.key])))
 
     def moved(self, old: str, new: str) -> Self:
         """The same where ``old`` and what is below it is called ``new``."""
-        inside = self.key == old or self.key.startswith(f"{old}.")
+        inside = not self.is_place and (self.key == old or self.key.startswith(f"{old}."))
         return self.named(f"{new}{self.key[len(old) :]}".lstrip(".")) if inside else self
 
 

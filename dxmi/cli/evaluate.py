@@ -68,7 +68,7 @@ def has_no_images(source: str) -> bool:
         return False
     if run.kind == "unfinished" and run.config.get("data") is not None:
         run.require_finished()
-    return run.kind not in ("training", "images")
+    return not run.has_images
 
 
 def run_density(options: argparse.Namespace) -> None:

@@ -33,13 +33,13 @@ FLAGS: dict[str, dict[str, str]] = {
 
 
 def spoken(error: ConfigError, command: str) -> ConfigError:
-    """The error by the names that ``command`` has for its parameters; other keys, as of a config, stay.
+    """The error by the names that ``command`` has for its parameters; other keys, as of a config, and places stay.
 
     Options of an option follow it: ``reference.size`` is ``--reference.size``.
     """
     flags = FLAGS.get(command, {})
     head, *rest = error.key.split(".")
-    if head not in flags:
+    if error.is_place or head not in flags:
         return error
     if rest and flags[head] == "source":  # the options of what stands first are given by a flag
         return error.named(".".join(["--source", *rest]))

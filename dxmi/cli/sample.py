@@ -63,7 +63,7 @@ def draw_from(options: argparse.Namespace) -> None:
     run = Run.find(options.config)
     if run is not None:
         run.require_finished()
-    images = run is None or run.kind in ("training", "images")
+    images = run is None or run.has_images
     out = target(options.out, "grid.png" if images else "samples.safetensors")
     drawn = sample_tensors(options.config, options.n, options.seed or 0, options.steps, options.prompt or ())
     if images:

@@ -29,6 +29,8 @@ def check_given(kind: type[T], config: Given | Checked[T], overrides: Mapping[st
     if isinstance(config, str | Path):
         _, values = without_format(read_yaml(config), Path(config))
     else:
+        mapping = isinstance(config, Mapping)
+        require(mapping, "config", f"it is a {type(config).__name__}", "give a YAML file or a mapping of its keys")
         _, values = without_format(absolute(copy.deepcopy(dict(config)), Path.cwd()), Path("config"))
     for key, value in (overrides or {}).items():
         put(values, key.split("."), absolute(value, Path.cwd()))

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dxmi.api.errors import ConfigError
+from dxmi.api.files import whole_file
 from dxmi.config.yaml_files import read_yaml
 
 NAME = "run.yaml"
@@ -17,7 +18,8 @@ FORMAT = 1
 
 def write_run_file(folder: Path, resolved: dict[str, Any]) -> None:
     """Write the config of a run, as ``Checked.resolved`` has it."""
-    (folder / NAME).write_text(yaml.safe_dump({"format": FORMAT, **resolved}, sort_keys=False))
+    with whole_file(folder / NAME) as draft:
+        draft.write_text(yaml.safe_dump({"format": FORMAT, **resolved}, sort_keys=False))
 
 
 def read_run_file(folder: Path) -> tuple[int, dict[str, Any]]:

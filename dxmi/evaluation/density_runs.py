@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 from typing import Any
 
 from dxmi.api import ConfigError, Evaluator
@@ -28,7 +29,9 @@ def density_report(source: Run, options: EvaluateOptions) -> Report:
     """
     require_density(source)
     why = f"{source.folder} is a run on a known density"
-    options.refuse(why, "extractor", "batch_size", "schedulers", "steps", "prompts", "label", "out")
+    for field in fields(options):
+        usual = field.name in ("metrics", "n", "seeds") or getattr(options, field.name) == field.default
+        require(usual, field.name, why, "leave it out")
     require(len(options.seeds) <= 1, "seeds", f"{why}, and its paths have one", "give one at most")
     run, cost, *_ = source.finished()
     n, seed = options.n or run.paths, next(iter(options.seeds), run.seed)

@@ -84,7 +84,9 @@ def energies_of(folder: Path, data: DataConfig, table: Any) -> Tensor:
             energies = [energy(x, torch.full((len(x),), steps, device=device)).double().cpu() for x in parts]
         return torch.cat(energies)
     except (RuntimeError, AssertionError) as error:  # lazy layers assert
-        raise ConfigError(str(data.path), f"items {items.event_shape} do not fit the energy in {folder}") from error
+        raise ConfigError(
+            Path(str(data.path)), f"items {items.event_shape} do not fit the energy in {folder}"
+        ) from error
 
 
 def column(table: Any, key: str, name: str, path: str) -> list[Any]:

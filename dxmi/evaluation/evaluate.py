@@ -86,7 +86,7 @@ def evaluate(
         out=out,
     )
     run = Run.find(pipeline)
-    if reference is None and run is not None and run.kind not in ("training", "images"):
+    if reference is None and run is not None and not run.has_images:
         return density_report(run, options)
     if reference is None:
         raise ConfigError("reference", "give what to measure against: a dataset, a folder or an .npz")

@@ -62,6 +62,7 @@ class DxMI:
         log: dict[str, Tensor] = {}
         for update in self.updates:
             log |= update(state)
+        self.state = state.kept()
         players.rounds += 1
         return players.averaged_over_processes(log)
 

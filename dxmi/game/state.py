@@ -28,6 +28,10 @@ class State:
     shares: Tensor | None = None
     """(2,T) running sums of the two estimates in the replay's denoising loss"""
 
+    def kept(self) -> State:
+        """What the next round takes over: the rollout, the largest of all, goes."""
+        return State(s2=self.s2, shares=self.shares)
+
 
 class Update(Protocol):
     """One part of a round, as a step of a player's optimiser."""

@@ -79,8 +79,8 @@ def look(folder: Path) -> PipelineFiles:
     Raises:
         OSError, ValueError, KeyError: its model_index.json is missing or damaged
     """
-    index = json.loads((folder / "model_index.json").read_text())
-    parts = {key: value for key, value in index.items() if isinstance(value, list) and not key.startswith("_")}
+    index = read_index(folder / "model_index.json")
+    parts = parts_of(index)
     options: dict[str, Any] = {key: None for key, value in parts.items() if value == [None, None]}
     pickle = None
     for part in (folder / key for key in parts if (folder / key).is_dir()):
@@ -93,9 +93,35 @@ def look(folder: Path) -> PipelineFiles:
     return PipelineFiles(folder, index, brought_code(folder, index), pickle, options)
 
 
+def read_index(file: Path) -> dict[str, Any]:
+    """The content of a model_index.json.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged, or names a module by a path, which may lead out of the folder
+    """
+    index = json.loads(file.read_text())
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str | list):
+        raise ValueError(f"{file.name} is damaged: it names no class of a pipeline")
+    own = index["_class_name"]
+    for module, _ in [*parts_of(index).values(), *([own] if is_class(own) else [])]:
+        if module is not None and not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"{file.name} names '{module}', which is no module of the folder or of Python")
+    return index
+
+
+def parts_of(index: dict[str, Any]) -> dict[str, list[str | None]]:
+    """The parts of a pipeline: [module, class] by name, or [None, None] where one is missing."""
+    return {key: value for key, value in index.items() if is_class(value) and not key.startswith("_")}
+
+
+def is_class(value: Any) -> bool:
+    """Whether it is [module, class]."""
+    return isinstance(value, list) and len(value) == 2 and all(v is None or isinstance(v, str) for v in value)
+
+
 def brought_code(folder: Path, index: dict[str, Any]) -> list[str]:
     """The Python files in a pipeline's folder that diffusers would run."""
-    named = [f"{key}/{value[0]}.py" for key, value in index.items() if isinstance(value, list) and key[0] != "_"]
+    named = [f"{key}/{value[0]}.py" for key, value in parts_of(index).items()]
     own = index["_class_name"]
     files = [*named, *([f"{own[0]}.py"] if isinstance(own, list) else [])]
     return [file for file in files if (folder / file).is_file()]

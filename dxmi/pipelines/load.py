@@ -26,13 +26,13 @@ def load_pipeline(source: str) -> Any:
     Raises:
         ConfigError: there is none, or its weights are pickled
     """
-    folder = Path(source)
+    folder = Path(source).expanduser()
     if folder.exists() and not (folder / "model_index.json").exists():
-        raise ConfigError(source, what_else(folder))
+        raise ConfigError(folder, what_else(folder))
     for scheduler in (*plugins.installed("dxmi.schedulers").values(), *plugins.installed("dxmi.diffusers").values()):
         if scheduler.problem is None:
             scheduler.load()  # diffusers loads no class that was not imported
-    pickled = ConfigError(source, "only safetensors are read, since pickles can run code", CONVERT)
+    pickled = ConfigError(Path(source), "only safetensors are read, since pickles can run code", CONVERT)
     try:
         files = look(folder if folder.exists() else download(source, trusted=False))
         if files.pickle is not None:
@@ -40,12 +40,13 @@ def load_pipeline(source: str) -> Any:
         return files.load(trusted=is_own_code(files.folder))
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, IndexError) as error:
+        # all that diffusers raises over a damaged folder
         if "safetensors" in str(error):
             raise pickled from error
         absent = "there is no such folder, and the hub has it not or is out of reach"
         why = first_line(error) if folder.exists() else absent
-        raise ConfigError(source, f"no pipeline can be loaded from it: {why}") from error
+        raise ConfigError(Path(source), f"no pipeline can be loaded from it: {why}") from error
 
 
 def what_else(folder: Path) -> str:

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 
 from dxmi.api import ConfigError, Draw, Energy
-from dxmi.config import Checked, TrainConfig
+from dxmi.config import Checked, TrainConfig, build_plugin
 from dxmi.config.run_file import NAME, read_run_file
 from dxmi.pipelines import PipelineDraw, load_pipeline, what_else
 from dxmi.runs.energy import load_energy_folder
 from dxmi.runs.finished import Finished, load_density, load_learned
 
 Kind = Literal["training", "density", "images", "vectors", "chains", "unfinished"]
-GO_ON = "'dxmi train ... --resume' goes on with it"
+GO_ON = "go on with it by 'dxmi train ... --resume', or resume=True of dxmi.train"
 
 
 class Run:
@@ -35,7 +35,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path | Run):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         if not (self.folder / NAME).is_file():
             raise ConfigError(self.folder, what_folder_is(self.folder), "give the folder that 'dxmi train' left")
         self.format, self.config = read_run_file(self.folder)
@@ -44,7 +44,7 @@ class Run:
     def find(cls, folder: Any) -> Run | None:
         """The run in a folder; None of what is no path of one."""
         named = isinstance(folder, str | Path | Run)
-        return cls(folder) if named and (Path(folder) / NAME).is_file() else None
+        return cls(folder) if named and (Path(folder).expanduser() / NAME).is_file() else None
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -70,6 +70,11 @@ class Run:
             return tuple(json.loads((self.folder / "energy" / "config.json").read_text())["shape"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether what it draws are images."""
+        return self.kind in ("training", "images")
 
     @property
     def pipeline_folder(self) -> Path:
@@ -113,7 +118,8 @@ class Run:
             ConfigError: there is none yet
         """
         if self.kind == "density":
-            return self.checked().build().energy
+            energy: Energy = build_plugin(Energy, self.config["energy"], "energy")  # type: ignore[type-abstract]
+            return energy.eval()
         self.require_finished()
         return load_energy_folder(self.folder / "energy")[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def sample(
     Raises:
         ConfigError: it is none of these, or was asked for what it cannot do
     """
+    require(seed is None or 0 <= seed < 2**32, "seed", f"{seed} is not between 0 and 2^32 - 1")
     if isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
         require(not prompts, "prompts", "chains on a density draw from no text", "leave them out")
         given = {"chains": n, "seed": seed, "sampler.steps": steps}
@@ -82,7 +84,7 @@ def pipeline_samples(
     Raises:
         ConfigError: there is no such pipeline, it cannot make that many steps, or it needs prompts or knows none
     """
-    pipeline = load_pipeline(str(source) if run is None else str(run.pipeline_folder))
+    pipeline = load_pipeline(os.fspath(source) if run is None else str(run.pipeline_folder))
     texts = prompts or ([] if run is None else run.prompts)
-    draw = PipelineDraw(pipeline, Accelerator().device, texts, name=str(source))
+    draw = PipelineDraw(pipeline, Accelerator().device, texts, name=os.fspath(source))
     return first_samples([draw], n, draw.usual_steps() if steps is None else steps, seed, AT_ONCE)[0]

@@ -81,7 +81,9 @@ def refuse(run: Path, resume: bool, resolved: dict[str, Any]) -> None:
     if not resume and holds_network(run):
         raise ConfigError("out", f"{run} already holds a network of 'dxmi pretrain'", "give another folder")
     if before is not None and not resume:
-        raise ConfigError("out", f"{run} already holds a run", "give another folder, or resume to go on with it")
+        raise ConfigError(
+            "out", f"{run} already holds a run", "give another folder, or --resume (resume=True) to go on with it"
+        )
     if resume and before is None:
         raise ConfigError("resume", f"{run} holds no run", "leave it out to start one")
     differing = differences(before.config, resolved) if before is not None else []

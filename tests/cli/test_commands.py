@@ -118,6 +118,17 @@ def test_one_table_gives_parameters_their_flags(command, key, said):
     assert str(spoken(ConfigError(key, "is wrong", "mend it"), command)) == f"{said}: is wrong; mend it"
 
 
+def test_a_place_is_no_parameter(tmp_path, monkeypatch, capsys):
+    """A folder may be called as a parameter is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("out", "n", "out.d"):
+        Path(name).mkdir()
+        assert main(["sample", name]) == 2
+        assert capsys.readouterr().err.startswith(f"dxmi: {name}: is no diffusers pipeline")
+    assert str(spoken(ConfigError(Path("out"), "is wrong"), "train")) == "out: is wrong"
+    assert ConfigError(Path("a"), "b").under("c").key == "a" == ConfigError(Path("a"), "b").moved("a", "c").key
+
+
 def test_every_flag_of_the_table_is_one_of_its_command():
     commands = next(
         action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction)

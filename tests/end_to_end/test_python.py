@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import dxmi
 from dxmi import ConfigError, Run
 from dxmi.cli import main
+from dxmi.config import TrainConfig
 
 NAMES = """train pretrain sample evaluate score inspect export push Run load_energy load_report load_score plugins
 Energy Sampler Report ConfigError""".split()
@@ -59,6 +60,9 @@ def test_train_gives_the_run_that_the_command_leaves(config, write, tmp_path, mo
         dxmi.train(config)
     with pytest.raises(ConfigError, match="^out: called already holds a run"):
         dxmi.train(path, out="called")
+    for wrong in (3, run, TrainConfig):
+        with pytest.raises(ConfigError, match="^config: it is a .*; give a YAML file or a mapping of its keys"):
+            dxmi.train(wrong, out="other")
 
 
 def test_sample_gives_what_the_command_writes(tmp_path, monkeypatch):
@@ -71,6 +75,8 @@ def test_sample_gives_what_the_command_writes(tmp_path, monkeypatch):
     assert images.shape == (3, 1, 8, 8) and torch.equal(images, dxmi.sample(Run(tmp_path / "images"), 3, seed=0))
     chains = dxmi.sample(ROOT / "configs" / "banana_mala.yaml", 6, steps=30, seed=1)
     assert chains.shape == (6, 2)
+    with pytest.raises(ConfigError, match="^seed: -1 is not between"):
+        dxmi.sample(ROOT / "configs" / "banana_mala.yaml", seed=-1)
     for given in ({"n": 0}, {"seed": -1}, {"prompts": ["a"]}, {"steps": 7}):
         with pytest.raises(ConfigError, match=f"^{next(iter(given))}: "):
             dxmi.sample(tmp_path / "density", **given)
@@ -90,6 +96,8 @@ def test_score_gives_what_the_command_prints(tmp_path, capsys):
 def test_inspect_export_and_loading(teacher, tmp_path):
     run = Run(bring("images", tmp_path))
     assert dxmi.inspect(teacher)["config"]["sampler"]["name"] == "diffusion"
+    with pytest.raises(ConfigError, match=f"{run.pipeline_folder} would run code of its own, scheduler/few_step.py"):
+        dxmi.inspect(run)
     out = dxmi.export(run, tmp_path / "student")
     assert (out / "model_index.json").is_file() and dxmi.sample(out, 2).shape == (2, 1, 8, 8)
     with pytest.raises(ConfigError, match="^mode: 'stok' is neither"):
@@ -107,9 +115,10 @@ def test_evaluate_of_a_density_needs_no_reference(tmp_path):
     assert [row["name"] for row in report.rows] == ["student"] and report.rows[0]["metrics"].keys() == {"elbo", "ess"}
     assert main(["evaluate", str(run.folder), "--metrics", "elbo,ess", "-n", "200", "--seed", "1"]) == 0
     assert json.loads((run.folder / "evaluation-1.json").read_text()) == json.loads(report.to_json())
-    for given, key in (({"steps": [2]}, "steps"), ({"seeds": [1, 2]}, "seeds"), ({"metrics": ["fid"]}, "metrics")):
+    wrong = {"steps": [2], "seeds": [1, 2], "metrics": ["fid"], "floor": None, "column": "x", "evaluator": "anomaly"}
+    for key, given in wrong.items():
         with pytest.raises(ConfigError, match=f"^{key}: "):
-            dxmi.evaluate(run, **given)
+            dxmi.evaluate(run, **{key: given})
     with pytest.raises(ConfigError, match="^reference: give what to measure against"):
         dxmi.evaluate(bring("images", tmp_path))
     with pytest.raises(ConfigError, match="holds chains, whose figures"):

@@ -89,3 +89,26 @@ def test_both_loaders_refuse_pickles_in_their_own_words(tmp_path):
     words = "only safetensors are read, since pickles can run code; if you trust it, load it by diffusers with use_safe"
     with pytest.raises(ConfigError, match=f"^{tmp_path}: {words}"):
         load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize("module", ["../../evil", "/evil", "a/b", "..evil"])
+def test_a_module_that_leads_out_of_the_folder_is_refused(module, tmp_path):
+    """Beside a copy of few_step.py, which is trusted, nothing else may be named that would run."""
+    folder = student(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "unet": [module, "X"]}))
+    with pytest.raises(ConfigError, match="which is no module of the folder or of Python"):
+        load_pipeline(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "{}", '{"_class_name": "DDPMPipeline", "unet": []}', "{", '{"_class_name": 3}']
+)
+def test_a_damaged_index_is_told_in_one_line(content, tmp_path):
+    folder = student(tmp_path)
+    (folder / "model_index.json").write_text(content)
+    with pytest.raises(ConfigError) as error:
+        load_pipeline(str(folder))
+    assert error.value.key == str(folder) and "\n" not in str(error.value)

@@ -77,6 +77,7 @@ def test_a_pipeline_run_gives_its_parts(tmp_path):
 def test_a_run_on_a_density_gives_its_parts(tmp_path):
     run = Run(bring("density", tmp_path))
     assert run.energy()(torch.zeros(3, 2)).shape == (3,) and run.shape is None
+    assert not run.energy().training and not dxmi.load_energy(run).training
     kept = load_file(run.folder / "samples.safetensors")["samples"]
     assert run.draw()(4, 1, torch.Generator().manual_seed(0)).shape == (4, *kept.shape[1:])
     with pytest.raises(ConfigError, match="left no pipeline"):
