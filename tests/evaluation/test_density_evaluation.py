@@ -197,9 +197,15 @@ def test_folders_that_are_no_finished_density_run_are_refused(runs, tmp_path, ca
     (vectors / "energy").mkdir()
     (vectors / "energy" / "config.json").write_text('{"shape": [2]}')
     for arguments, says in (
-        ([str(images)], "holds no finished run; 'dxmi train ... --resume' goes on with it"),
+        (
+            [str(images)],
+            "holds no finished run; go on with it by 'dxmi train ... --resume', or resume=True of dxmi.train",
+        ),
         ([str(vectors)], "'dxmi train' leaves in evaluation.json"),
-        ([str(unfinished)], "holds no finished run; 'dxmi train ... --resume' goes on with it"),
+        (
+            [str(unfinished)],
+            "holds no finished run; go on with it by 'dxmi train ... --resume', or resume=True of dxmi.train",
+        ),
         ([str(tmp_path / "none")], "--reference: give what to measure against"),
         ([runs["gmm9"], "-n", "1"], "-n: give at least 2"),
         ([runs["gmm9"], "--out", str(tmp_path / "none" / "a.json")], "--out: there is no folder"),

@@ -141,7 +141,11 @@ def test_export_refuses_what_is_no_finished_run(config, write, tmp_path, capsys)
     with interrupted(2):
         main(["train", str(write(config)), "--out", str(run)])
     for folder, message in (
-        (run, "holds no finished run with a pipeline; 'dxmi train ... --resume' goes on with it"),
+        (
+            run,
+            "holds no finished run with a pipeline; "
+            "go on with it by 'dxmi train ... --resume', or resume=True of dxmi.train",
+        ),
         (tmp_path, "holds no run (there is no run.yaml); give the folder that 'dxmi train' left"),
     ):
         capsys.readouterr()
