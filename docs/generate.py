@@ -79,8 +79,11 @@ def all_keys() -> str:
     return "\n\n".join(parts)
 
 
-def sections(kind: Any, prefix: str, data_known: bool = False) -> list[str]:
-    """A table of the options of a class, then one for each option that is a mapping of known keys."""
+def sections(kind: Any, prefix: str, data_known: bool = False, of: Any = None) -> list[str]:
+    """A table of the options of a class, then one for each option that is a mapping of known keys.
+
+    ``of`` is what stands where nothing is given, if not the class's own defaults.
+    """
     hints, rows, below = hints_of(kind), [], []
     told = arguments(kind)
     for name, parameter in inspect.signature(kind).parameters.items():
@@ -89,8 +92,9 @@ def sections(kind: Any, prefix: str, data_known: bool = False) -> list[str]:
         for inner in nested:
             title = f"**`{prefix}{name}`**: {sentence(inner)}"
             below += [f"{title} The keys are those of `data` of `dxmi train`."] if known else [title]
-            below += [] if known else sections(inner, f"{prefix}{name}.")
+            below += [] if known else sections(inner, f"{prefix}{name}.", of=usual(kind, name))
         default = "below" if nested and parameter.default is not None else shown(kind, parameter)
+        default = default if of is None or default == "below" else yaml_of(getattr(of, name))
         cells = (f"`{prefix}{name}`", written(hints[name]), default, plain(told.get(name, "")))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if not rows:
@@ -100,12 +104,20 @@ def sections(kind: Any, prefix: str, data_known: bool = False) -> list[str]:
 
 def shown(kind: Any, parameter: inspect.Parameter) -> str:
     """A default as YAML has it; "needed" where there is none."""
-    value = parameter.default
-    if dataclasses.is_dataclass(kind):
-        field = next(f for f in dataclasses.fields(kind) if f.name == parameter.name)
-        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else value
-    if value is inspect.Parameter.empty:
-        return "needed"
+    made = usual(kind, parameter.name)
+    value = parameter.default if made is None else made
+    return "needed" if value is inspect.Parameter.empty else yaml_of(value)
+
+
+def usual(kind: Any, name: str) -> Any:
+    """What the field of a dataclass is where it is made anew each time; None of others."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    factory = next((f.default_factory for f in fields if f.name == name), dataclasses.MISSING)
+    return None if factory is dataclasses.MISSING else factory()
+
+
+def yaml_of(value: Any) -> str:
+    """A value as YAML has it."""
     plain = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | NoneType) else None
     return f"`{plain or (list(value) if isinstance(value, tuple) else value)}`"
 
@@ -220,7 +232,9 @@ def builtins_table() -> str:
 
 
 def cell(kind: Any) -> str:
-    """A docstring's first line for a table."""
+    """A docstring's first line for a table; of a type the type."""
+    if not callable(kind) or get_origin(kind) is not None:
+        return f"`{str(kind).replace('typing.', '')}`".replace("|", "\\|")
     return sentence(kind).replace("|", "\\|")
 
 

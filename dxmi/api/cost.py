@@ -93,4 +93,4 @@ def gradient_of(cost_to_go: CostToGo, x: Tensor, t: Tensor) -> tuple[Tensor, Ten
 
 
 with_gradient = gradient_of
-"""Its name until 0.2."""
+"""Its name up to 0.1.0; it goes after one release."""

@@ -21,7 +21,7 @@ class Energy(nn.Module, ABC):
 
     What else a density knows it says by having the method: ``sample`` (``ExactDraws``), ``reference``
     (``StoredDraws``), ``positions`` (``Particles``), ``convolved`` (``Convolved``), ``conditional`` (``Conditionals``);
-    ``isinstance(energy, ExactDraws)`` asks. One that hangs on an option is assigned in ``__init__``. Until 0.2 this
+    ``isinstance(energy, ExactDraws)`` asks. One that hangs on an option is assigned in ``__init__``. Up to 0.1.0 this
     class had them all and they raised NotImplementedError: plugins that override them need no change.
     """
 

@@ -15,7 +15,7 @@ class GaussianSampler(Sampler):
     """A sampler with Gaussian steps: the only kind that learns. Parameters named ``log_std`` learn at ``lr.std``.
 
     What else it knows it says by having the methods of ``ValueGuided``, ``Imitates``, ``Marginals``, ``Perturbs``,
-    ``KnownStart`` or ``Noising``; ``isinstance(sampler, Noising)`` asks. Until 0.2 this class had them all and they
+    ``KnownStart`` or ``Noising``; ``isinstance(sampler, Noising)`` asks. Up to 0.1.0 this class had them all and they
     raised NotImplementedError: plugins that override them need no change, and ``value_guided`` is no longer read.
     """
 

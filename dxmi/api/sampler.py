@@ -19,7 +19,7 @@ Annotations = Tensor | list[str] | None
 
 
 About = Annotations
-"""Its name until 0.2."""
+"""Its name up to 0.1.0; it goes after one release."""
 
 Draw = Callable[[int, int, Any], Tensor]
 """``draw(n, steps, generator) -> (n,*S)``: n samples made in that many steps; all noise comes from the generator.

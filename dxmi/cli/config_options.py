@@ -26,7 +26,7 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
     if options.config is None:
         raise ConfigError(options.command, "give a config file, such as configs/digits.yaml")
     _, given = without_format(read_yaml(options.config, overrides), Path(options.config))
-    for key, command in {"sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
+    for key, command in {"chains": "sample", "sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
         if key in given and command != options.command and key not in kind.__dataclass_fields__:
             raise ConfigError(options.config, f"is for 'dxmi {command}'")
     config = Checked(kind, given)

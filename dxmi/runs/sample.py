@@ -42,6 +42,7 @@ def sample(
     Raises:
         ConfigError: it is none of these, or was asked for what it cannot do
     """
+    require(n is None or (isinstance(n, int) and n >= 1), "n", f"{n!r} is no positive whole number", "give at least 1")
     require(seed is None or 0 <= seed < 2**32, "seed", f"{seed} is not between 0 and 2^32 - 1")
     if isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
         require(not prompts, "prompts", "chains on a density draw from no text", "leave them out")
@@ -59,7 +60,6 @@ def sample_tensors(
     Raises:
         ConfigError: as ``sample``
     """
-    require(n is None or n >= 1, "n", f"{n} is not positive", "give at least 1")
     require(0 <= seed < 2**32, "seed", f"{seed} is not between 0 and 2^32 - 1")
     run = Run.find(source)
     if run is None or run.kind == "training":

@@ -159,6 +159,7 @@ def test_pickled_weights_are_refused(command, tmp_path, monkeypatch, capsys):
     [
         (["train", CONFIGS / "eight_gaussians_cd.yaml", "--game.chains", "null"], "game.chains: it cannot be null"),
         (["train", CONFIGS / "digits_teacher.yaml"], "digits_teacher.yaml: is for 'dxmi pretrain'"),
+        (["train", CONFIGS / "banana_mala.yaml"], "banana_mala.yaml: is for 'dxmi sample'"),
         (["pretrain", CONFIGS / "eight_gaussians_cd.yaml"], "eight_gaussians_cd.yaml: is for 'dxmi train'"),
         (["train", CONFIGS / "eight_gaussians_cd.yaml", "--lr.value", "0.1"], "lr.value: there is no value network"),
         (["score", "nowhere", DIGITS, "--json", "nowhere/a.json"], "--json: there is no folder nowhere"),
