@@ -12,6 +12,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
+from dxmi.api.errors import first_line
 from dxmi.api.fingerprint import file_sha256
 from dxmi.config import plugins
 
@@ -50,9 +51,15 @@ class PipelineFiles:
         Args:
             trusted: whether its code may run
             options: more for ``from_pretrained``, such as parts that are there already
+
+        Raises:
+            OSError, ValueError, KeyError, ImportError: a file is missing or damaged, or its library is
         """
         told = {"trust_remote_code": trusted, "use_safetensors": True, **self.options, **options}
-        return DiffusionPipeline.from_pretrained(str(self.folder), **told)
+        try:
+            return DiffusionPipeline.from_pretrained(str(self.folder), **told)
+        except (IndexError, TypeError) as error:  # as diffusers has it where a part is no [module, class]
+            raise ValueError(f"model_index.json does not describe its parts: {first_line(error)}") from error
 
 
 def download(name: str, trusted: bool) -> Path:
@@ -99,11 +106,12 @@ def read_index(file: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is missing or damaged, or names a module by a path, which may lead out of the folder
     """
-    index = json.loads(file.read_text())
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str | list):
+    content = json.loads(file.read_text())
+    index: dict[str, Any] = content if isinstance(content, dict) else {}
+    own = index.get("_class_name")
+    if not isinstance(own, str) and not is_class(own):
         raise ValueError(f"{file.name} is damaged: it names no class of a pipeline")
-    own = index["_class_name"]
-    for module, _ in [*parts_of(index).values(), *([own] if is_class(own) else [])]:
+    for module, _ in [*parts_of(index).values(), *filter(is_class, [own])]:
         if module is not None and not all(part.isidentifier() for part in module.split(".")):
             raise ValueError(f"{file.name} names '{module}', which is no module of the folder or of Python")
     return index

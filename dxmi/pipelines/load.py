@@ -40,8 +40,7 @@ def load_pipeline(source: str) -> Any:
         return files.load(trusted=is_own_code(files.folder))
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, IndexError) as error:
-        # all that diffusers raises over a damaged folder
+    except (OSError, ValueError, KeyError, ImportError) as error:
         if "safetensors" in str(error):
             raise pickled from error
         absent = "there is no such folder, and the hub has it not or is out of reach"

@@ -104,7 +104,16 @@ def test_a_module_that_leads_out_of_the_folder_is_refused(module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["[1, 2]", "{}", '{"_class_name": "DDPMPipeline", "unet": []}', "{", '{"_class_name": 3}']
+    "content",
+    [
+        "[1, 2]",
+        "{}",
+        '{"_class_name": "DDPMPipeline", "unet": []}',
+        '{"_class_name": "DDPMPipeline", "unet": 3}',
+        "{",
+        '{"_class_name": 3}',
+        '{"_class_name": ["a"]}',
+    ],
 )
 def test_a_damaged_index_is_told_in_one_line(content, tmp_path):
     folder = student(tmp_path)
