@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from diffusers import DiffusionPipeline
 
@@ -122,7 +122,7 @@ def parts_of(index: dict[str, Any]) -> dict[str, list[str | None]]:
     return {key: value for key, value in index.items() if is_class(value) and not key.startswith("_")}
 
 
-def is_class(value: Any) -> bool:
+def is_class(value: Any) -> TypeGuard[list[str | None]]:
     """Whether it is [module, class]."""
     return isinstance(value, list) and len(value) == 2 and all(v is None or isinstance(v, str) for v in value)
 
