@@ -19,7 +19,10 @@ from .evaluator import as_samples as as_samples
 from .gaussian_sampler import GaussianSampler as GaussianSampler
 from .gaussian_sampler import Imitates as Imitates
 from .gaussian_sampler import KnownStart as KnownStart
+from .gaussian_sampler import KnowsPaths as KnowsPaths
+from .gaussian_sampler import KnowsScore as KnowsScore
 from .gaussian_sampler import Marginals as Marginals
+from .gaussian_sampler import NoisedData as NoisedData
 from .gaussian_sampler import Noising as Noising
 from .gaussian_sampler import Perturbs as Perturbs
 from .gaussian_sampler import ValueGuided as ValueGuided
@@ -37,6 +40,7 @@ from .sampler import Transition as Transition
 from .schedule import Levels as Levels
 from .schedule import Schedule as Schedule
 from .schedule import Scheduler as Scheduler
+from .schedule import noise_level as noise_level
 from .teacher import Conditions as Conditions
 from .teacher import NetworkCall as NetworkCall
 from .teacher import Space as Space

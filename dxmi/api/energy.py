@@ -33,6 +33,8 @@ class Energy(nn.Module, ABC):
     """the same of particles over configurations with the centre of mass at zero, at temperature 1"""
     steps: int | None = None
     """T of a value that is made for so many steps; None where it takes any"""
+    reads_noise: bool = False
+    """whether its ``t`` is not a step but how noisy x is, a ``noise_level`` in [0, 1000]; None is clean (MATH 3.7)"""
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str]) -> Self:

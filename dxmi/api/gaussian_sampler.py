@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Protocol, runtime_checkable
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from dxmi.api.cost import CostToGo
 from dxmi.api.sampler import Sampler, Transition
@@ -88,3 +88,41 @@ class Noising(KnownStart, Protocol):
 
     def noising(self, x_next: Tensor, t: Tensor) -> Transition:
         """The law of x_t given x_{t+1} (B,*S) in that chain."""
+
+
+@runtime_checkable
+class NoisedData(Protocol):
+    """A sampler whose states are data with noise, and that knows what data look like at any level of it (MATH 3.7)."""
+
+    noise_levels: Tensor
+    """(T+1,) ``noise_level`` of x_0 to x_T, falling to 0; of x_0, which is pure noise, the one that its step is told"""
+
+    def at_level(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma``, like level (B,) in [0, 1000]: data at it are N(alpha*x_T, sigma^2 I).
+
+        Levels above the noisiest that the sampler knows give that one.
+        """
+
+
+@runtime_checkable
+class KnowsPaths(Protocol):
+    """A sampler whose teacher draws paths from noise to samples that a few steps can learn (MATH 3.8)."""
+
+    def paths(self, n: int, steps: int, generator: Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """N paths of the teacher's deterministic solver in about ``steps`` steps: states x_0 to x_T (T+1,n,*S), cond."""
+
+    def path_loss(self, x: Tensor, t: Tensor, x_next: Tensor, cond: Tensor | None = None) -> Tensor:
+        """How far the steps from x_t (B,*S), t (B,), are from those of the path, to x_{t+1} (B,*S): a scalar."""
+
+
+@runtime_checkable
+class KnowsScore(Protocol):
+    """A sampler whose teacher tells clean data from noised ones, so that its score can be distilled (DMD2)."""
+
+    def score_network(self) -> nn.Module:
+        """A network that learns, as the teacher's is now: what samples of the student look like to it."""
+
+    def denoised(
+        self, x: Tensor, level: Tensor, cond: Tensor | None = None, network: nn.Module | None = None
+    ) -> Tensor:
+        """The clean data (B,*S) that x (B,*S) at ``level`` (B,) comes from, by the teacher or by ``network``."""

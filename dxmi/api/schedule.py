@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor
+
+PURE_NOISE = 1000.0
+"""the noise level of states that have no signal left; 0 is clean"""
+
+
+def noise_level(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """How noisy ``alpha*x0 + sigma*eps`` is: ``2000/pi*atan(sigma/alpha)``, in [0, 1000], of a shape with both.
+
+    It depends on the ratio alone, so it means the same whatever a teacher's noise levels and number of steps are.
+    """
+    return torch.atan2(sigma, alpha) * (2 * PURE_NOISE / math.pi)
 
 
 class Levels(NamedTuple):
