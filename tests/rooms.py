@@ -20,7 +20,7 @@ FLOORS = [  # the highest first; rooms on one floor know nothing of each other
     {"dxmi.game", "dxmi.runs"},
     {"dxmi_plugins.samplers"},
     {"dxmi_plugins.energies", "dxmi_plugins.evaluators"},
-    {"dxmi_plugins.teachers"},
+    {"dxmi_plugins.backbones", "dxmi_plugins.teachers"},
     {"dxmi_plugins.schedulers"},
     {"dxmi.pipelines", "dxmi.chains", "dxmi.data"},
     {"dxmi.config"},

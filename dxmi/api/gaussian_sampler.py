@@ -109,7 +109,7 @@ class KnowsPaths(Protocol):
     """A sampler whose teacher draws paths from noise to samples that a few steps can learn (MATH 3.8)."""
 
     def paths(self, n: int, steps: int, generator: Generator | None = None) -> tuple[Tensor, Tensor | None]:
-        """N paths of the teacher's deterministic solver in about ``steps`` steps: states x_0 to x_T (T+1,n,*S), cond."""
+        """N paths of the teacher's solver in about ``steps`` steps: their x_0 to x_T (T+1,n,*S), and cond (n,...)."""
 
     def path_loss(self, x: Tensor, t: Tensor, x_next: Tensor, cond: Tensor | None = None) -> Tensor:
         """How far the steps from x_t (B,*S), t (B,), are from those of the path, to x_{t+1} (B,*S): a scalar."""

@@ -17,6 +17,7 @@ def make_extractor(
     Raises:
         ConfigError: it is none, or a file is missing
     """
+    from dxmi_plugins.evaluators.extractors.efficientnet import EfficientNet
     from dxmi_plugins.evaluators.extractors.torch_fidelity import VGG16, Inception
     from dxmi_plugins.evaluators.extractors.transformers import Backbone
 
@@ -27,12 +28,14 @@ def make_extractor(
         return own(None if weights is None else Path(weights).expanduser(), option)
     if weights is not None:
         raise ConfigError(option, "they are Inception's or VGG16's", f"{given} has its own")
+    if given == EfficientNet.name:
+        return EfficientNet(key)
     if path.suffix == ".safetensors":
         return ClassifierFile(path)
     if path.is_dir() or (given.count("/") == 1 and not given.startswith((".", "/", "~"))):
         return Backbone(str(path) if path.is_dir() else given, key)
     raise ConfigError(
         key,
-        f"'{given}' is none of inception-v3-compat, vgg16, a .safetensors file of examples/train_extractor.py, "
-        "a transformers model's folder or hub id",
+        f"'{given}' is none of inception-v3-compat, vgg16, efficientnet_lite0, a .safetensors file of "
+        "examples/train_extractor.py, a transformers model's folder or hub id",
     )

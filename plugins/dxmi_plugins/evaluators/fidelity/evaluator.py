@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dxmi.api import ConfigError, as_samples
-from dxmi.api.errors import check_some
+from dxmi.api.errors import check_some, require
 from dxmi.api.fingerprint import file_sha256
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
+from dxmi_plugins.evaluators.fidelity.classes import too_few
 from dxmi_plugins.evaluators.fidelity.figures import Wanted
 from dxmi_plugins.evaluators.fidelity.frechet import PARTS, FrechetDistance
 from dxmi_plugins.evaluators.fidelity.passes import go_through, on_all
@@ -36,13 +37,17 @@ class Fidelity:
     Samples are images in [-1, 1]; as many are drawn as the reference has, unless ``samples`` says otherwise. Over
     Inception features the results are ``fid``, ``kid_mean``, ``is_mean``, …; over others they carry the extractor's
     name: ``fd_<name>``, ``kd_<name>_mean``, ``is_<name>_mean``. ``fid``, ``isc`` and ``accuracy`` are streamed: their
-    memory does not grow with the number of samples. ``kid``, ``prc`` and ``bootstrap`` keep all features.
+    memory does not grow with the number of samples. ``kid``, ``prc``, ``shares`` and ``bootstrap`` keep all features,
+    ``nearest`` the reference's images. Beside a Fréchet distance stand ``_floor`` and ``_floor_std``: what as many of
+    the reference's own images get that are drawn at random, with replacement.
 
     Args:
-        extractor: inception-v3-compat, vgg16, a safetensors file of examples/train_extractor.py, or the folder or hub
-            id of an image backbone of transformers, such as facebook/dinov2-base
+        extractor: inception-v3-compat, vgg16, efficientnet_lite0, a safetensors file of examples/train_extractor.py, or
+            the folder or hub id of an image backbone of transformers, such as facebook/dinov2-base
         weights: a local file with the weights of Inception or VGG16; null takes torch hub's, or fetches them
-        metrics: some of fid, kid, isc, prc, accuracy; null takes all that the extractor and the samples' labels allow
+        metrics: some of fid, kid, isc, prc, accuracy, shares, nearest; null takes all but nearest that the extractor
+            and the samples' labels allow. shares: how far class shares are off, and the distance with them put right
+            (MATH 3.10), by the extractor's own classes; nearest: distances to the nearest reference images
         samples: number of samples; null takes as many as the reference has
         batch_size: images in one pass through the extractor
         cache: keep the reference's statistics on disk, under a key with its fingerprint and the extractor's hash
@@ -54,13 +59,14 @@ class Fidelity:
         infinity: also the distance extrapolated to infinitely many samples, ``fid_inf`` (Chong and Forsyth 2020)
         bootstrap: resamples for the interval ``fid_low`` to ``fid_high`` that holds 95 % of distances of as many other
             samples; 0 for none. All features of the samples are in memory for it.
+        floor_draws: how often the data are drawn again for a floor; 0 for none
 
     Raises:
         ConfigError: an option is impossible, or a file is missing
     """
 
-    METRICS = ("fid", "kid", "isc", "prc", "accuracy")
-    HIGHER = ("is_", "precision", "recall", "f_score", "accuracy")
+    METRICS = ("fid", "kid", "isc", "prc", "accuracy", "shares", "nearest")
+    HIGHER = ("is_", "precision", "recall", "f_score", "accuracy", "class_share_min")
     """prefixes of the figures that are better when they are higher"""
 
     def __init__(
@@ -76,6 +82,7 @@ class Fidelity:
         reference_statistics: str | None = None,
         infinity: bool = False,
         bootstrap: int = 0,
+        floor_draws: int = 5,
     ):
         check_some("metrics", metrics, self.METRICS)
         if samples is not None and samples < 2:
@@ -86,6 +93,7 @@ class Fidelity:
             raise ConfigError(
                 "bootstrap", f"{bootstrap} resamples give no interval", "give 0 for none, or some hundreds"
             )
+        require(floor_draws >= 0, "floor_draws", f"{floor_draws} is negative", "give 0 for none")
         if prc_weights is not None and prc_extractor is None:
             raise ConfigError("prc_weights", "they are those of prc_extractor", "give that too")
         self.extractor = make_extractor(extractor, weights)
@@ -94,7 +102,7 @@ class Fidelity:
             self.prc_extractor = make_extractor(prc_extractor, prc_weights, ("prc_extractor", "prc_weights"))
         self.published = None if reference_statistics is None else Path(reference_statistics).expanduser()
         self.given, self.samples, self.batch_size, self.cache = metrics, samples, batch_size, cache
-        self.infinity, self.bootstrap = infinity, bootstrap
+        self.infinity, self.bootstrap, self.floor_draws = infinity, bootstrap, floor_draws
         self.reference: Reference | None = None
         self._check_options()
 
@@ -110,18 +118,21 @@ class Fidelity:
         samples = as_samples(draw)
         n, real = self._sizes(reference)
         labels = samples.labels(n)
-        wanted = Wanted(self._metrics(labels), self.extractor, self.prc_extractor, self.infinity, self.bootstrap)
+        metrics = self._metrics(labels, n)
+        wanted = Wanted(metrics, self.extractor, self.prc_extractor, self.infinity, self.bootstrap, self.floor_draws)
         published = self._distance if self.published is not None and "fid" in wanted.metrics else None
-        wanted.prepare(real, samples)
+        wanted.prepare(real, samples, n)
         rows = samples.rows(n)
         total = int(samples.reduce(torch.tensor(len(rows))))  # a stored set may have fewer
         wanted.check("samples", total)
-        keepers = wanted.keepers(total, labels)
+        if total != n and real is not None:
+            real.prepare(samples, self.extractor, wanted.needs(total).get(self.extractor, []))
+        keepers = wanted.keepers(total, labels, real)
         batches = wanted.checked(samples.batches(n), real)
         finite = go_through(batches, rows, wanted.passes(keepers), self.batch_size)
         if not on_all(samples)(bool(finite)):
             raise FloatingPointError("some samples are not finite numbers, so they have no distance to the data")
-        return wanted.figures(keepers, samples, real, published)
+        return wanted.figures(keepers, samples, total, real, published)
 
     def stamp(self) -> dict[str, Any]:
         """Implementation, version, extractor with the SHA-256 of its weights and its resize rule, metric settings."""
@@ -140,6 +151,7 @@ class Fidelity:
             else {"name": self.published.name, "sha256": file_sha256(self.published), "resize": UNTOLD},
             "infinity": f"{PARTS} disjoint parts, linear in 1/n",
             "bootstrap": self.bootstrap,
+            "floor": f"{self.floor_draws} draws of as many of the reference with replacement, median",
         }
 
     @cached_property
@@ -161,6 +173,10 @@ class Fidelity:
             raise ConfigError(
                 "metrics", f"isc needs logits, which {self.extractor.name} has not", "take another extractor"
             )
+        if "shares" in given and self.extractor.logits is None:
+            raise ConfigError(
+                "metrics", f"shares needs classes, which {self.extractor.name} has not", "take another extractor"
+            )
         if "accuracy" in given and not self.extractor.labelled:
             raise ConfigError("metrics", "accuracy needs a classifier of the data's labels as extractor")
         if self.prc_extractor is not self.extractor and self.given is not None and "prc" not in given:
@@ -170,20 +186,23 @@ class Fidelity:
         if self.published is not None:
             why = "published statistics are for fid alone, and the rest needs the reference's images; leave it out"
             for metric in given:
-                if metric in ("kid", "prc"):
+                if metric in ("kid", "prc", "shares", "nearest"):
                     raise ConfigError("metrics", f"{metric}: {why}")
             if self.given is None and self.prc_extractor is not self.extractor:
                 raise ConfigError("prc_extractor", f"{why}")
             read_published(self.published, self.extractor)
 
-    def _metrics(self, labels: Tensor | None) -> list[str]:
-        """Those that are asked for, or all that can be had."""
+    def _metrics(self, labels: Tensor | None, n: int) -> list[str]:
+        """Those of n samples that are asked for, or all that can be had; ``nearest`` costs more and has to be asked."""
         known = range(self.extractor.logits or 0) if self.extractor.labelled else ()
         judged = labels is not None and all(label in known for label in labels.tolist())
         if self.given is None:
-            out = {"isc": self.extractor.logits is None, "accuracy": not judged}
+            out = {"isc": self.extractor.logits is None, "accuracy": not judged, "nearest": True}
             out |= {"kid": self.published is not None, "prc": self.published is not None}
+            out |= {"shares": self.published is not None or not self.extractor.labelled}
             return [m for m in self.METRICS if not out.get(m)]
+        if "shares" in self.given and (few := too_few(n, self.extractor)):
+            raise ConfigError("samples", few, "give more, or leave shares out of metrics")
         if "accuracy" not in self.given or judged:
             return self.given
         rest = [m for m in self.given if m != "accuracy"]

@@ -10,9 +10,19 @@ from torch import Tensor
 
 from dxmi.api import ConfigError, Samples
 from dxmi_plugins.evaluators.extractors.base import Extractor
+from dxmi_plugins.evaluators.fidelity.classes import RIGHT, class_figures, floors, too_few, warn_of_missing
 from dxmi_plugins.evaluators.fidelity.frechet import PARTS, FrechetDistance, at_infinity, bootstrap, merged
-from dxmi_plugins.evaluators.fidelity.passes import KeptAccuracy, KeptFeatures, KeptMoments, KeptScore, Pass
-from dxmi_plugins.evaluators.fidelity.reference import Reference
+from dxmi_plugins.evaluators.fidelity.nearest import KeptNearest
+from dxmi_plugins.evaluators.fidelity.passes import (
+    KeptAccuracy,
+    KeptClasses,
+    KeptFeatures,
+    KeptMoments,
+    KeptScore,
+    Pass,
+)
+from dxmi_plugins.evaluators.fidelity.reference import Kind, Reference
+from dxmi_plugins.evaluators.fidelity.resampled import Resampled
 from dxmi_plugins.evaluators.fidelity.scores import SEED, kernel_distance, precision_recall
 
 
@@ -24,37 +34,59 @@ class Wanted(NamedTuple):
     prc_extractor: Extractor
     infinity: bool
     resamples: int
+    draws: int = 0
+    """of the data again, for floors"""
 
-    def keepers(self, n: int, labels: Tensor | None) -> dict[str, Any]:
+    def keepers(self, n: int, labels: Tensor | None, real: Reference | None = None) -> dict[str, Any]:
         """What is kept of n samples, by name; labels (n,) are those that they were drawn at."""
         e, keepers = self.extractor, dict[str, Any]()
         if "fid" in self.metrics:
             keepers["moments"] = KeptMoments(e.dimension, n, PARTS if self.infinity else 1)
-        if "kid" in self.metrics or self.resamples or ("prc" in self.metrics and self.prc_extractor is e):
+        own_prc = "prc" in self.metrics and self.prc_extractor is e
+        if self.resamples or own_prc or {"kid", "shares"} & set(self.metrics):
             keepers["features"] = KeptFeatures(e.dimension)
         if "isc" in self.metrics:
             keepers["isc"] = KeptScore(n, e.logits or 0)
         if "accuracy" in self.metrics and labels is not None:
             keepers["accuracy"] = KeptAccuracy(e.logits or 0, labels)
+        if "shares" in self.metrics and (few := too_few(n, e)):
+            warnings.warn(f"shares: {few}, so they are left out", stacklevel=3)
+        elif "shares" in self.metrics:
+            keepers["classes"] = KeptClasses()
         if "prc" in self.metrics and self.prc_extractor is not e:
             keepers["prc"] = KeptFeatures(self.prc_extractor.dimension)
+        if "nearest" in self.metrics and real is not None:
+            keepers["nearest"] = KeptNearest(real)
         return keepers
 
     def passes(self, keepers: dict[str, Any]) -> list[Pass]:
         """Which extractor each keeper reads."""
-        main = Pass(self.extractor, [keeper for name, keeper in keepers.items() if name != "prc"])
-        return [p for p in (main, Pass(self.prc_extractor, [keepers[k] for k in keepers if k == "prc"])) if p.keepers]
+        others = {"prc": self.prc_extractor}
+        if "nearest" in keepers:
+            others["nearest"] = keepers["nearest"].extractor
+        main = Pass(self.extractor, [keeper for name, keeper in keepers.items() if name not in others])
+        rest = [Pass(extractor, [keepers[name]]) for name, extractor in others.items() if name in keepers]
+        return [p for p in (main, *rest) if p.keepers]
 
-    def needs(self) -> dict[Extractor, list[str]]:
-        """The extractors that are used, and what is needed of the reference over each."""
-        kinds = [kind for metric, kind in (("fid", "moments"), ("kid", "features")) if metric in self.metrics]
-        needed = {self.extractor: kinds} if set(self.metrics) != {"prc"} else {}
-        if "prc" in self.metrics and "features" not in needed.setdefault(self.prc_extractor, []):
+    def needs(self, n: int = 0) -> dict[Extractor, list[Kind]]:
+        """The extractors that are used, and what is needed of the reference over each beside n samples."""
+        wanted = set(self.metrics)
+        kinds: dict[Kind, set[str]] = {
+            "moments": {"fid", "shares"},
+            "features": {"kid", "shares"},
+            "classes": {"shares"},
+        }
+        if self.draws and n:
+            kinds[Resampled(n, self.draws)] = {"fid"}
+        needed = {self.extractor: [kind for kind, of in kinds.items() if of & wanted]}
+        if wanted <= {"prc", "nearest"}:
+            needed = {}
+        if "prc" in wanted and "features" not in needed.setdefault(self.prc_extractor, []):
             needed[self.prc_extractor].append("features")
         return needed
 
-    def prepare(self, real: Reference | None, samples: Samples) -> None:
-        """Have networks and reference ready, so that what is wrong with them is found before a sample is drawn.
+    def prepare(self, real: Reference | None, samples: Samples, n: int) -> None:
+        """Have networks and reference ready, so that what is wrong with them is found before n samples are drawn.
 
         Raises:
             ConfigError: weights are missing, or the reference is too small, unreadable or has other channels
@@ -64,19 +96,27 @@ class Wanted(NamedTuple):
         if real is not None:
             self.check("reference images", real.size)
             self.check_channels(real.images[0].shape)
-            for extractor, kinds in self.needs().items():
+            for extractor, kinds in self.needs(n).items():
                 real.prepare(samples, extractor, kinds)
 
     def figures(
-        self, keepers: dict[str, Any], samples: Samples, real: Reference | None, published: FrechetDistance | None
+        self,
+        keepers: dict[str, Any],
+        samples: Samples,
+        n: int,
+        real: Reference | None,
+        published: FrechetDistance | None,
     ) -> dict[str, float]:
-        """All figures by name, the same on every process."""
+        """All figures of n samples by name, the same on every process."""
         metrics: dict[str, float] = {}
         features = keepers["features"].gathered(samples) if "features" in keepers else None
         if "moments" in keepers:
             to = published if real is None else real.distance(self.extractor)
             assert to is not None
             metrics |= self.distances(keepers["moments"], features, samples, to)
+            metrics |= self.floors(real, n)
+        if "classes" in keepers and real is not None and features is not None:
+            metrics |= self.shares(features, keepers["classes"].gathered(samples), real)
         if "kid" in self.metrics and real is not None and features is not None:
             mean, std = kernel_distance(features, real.features(self.extractor))
             metrics |= {self.key("kid", "kd") + "_mean": mean, self.key("kid", "kd") + "_std": std}
@@ -88,6 +128,7 @@ class Wanted(NamedTuple):
             drawn = features if own is None else own.gathered(samples)
             assert drawn is not None
             metrics |= precision_recall(drawn.to(self.prc_extractor.device), *real.support(self.prc_extractor))
+        metrics |= keepers["nearest"].result(samples) if "nearest" in keepers else {}
         return metrics | (keepers["accuracy"].result(samples.reduce) if "accuracy" in keepers else {})
 
     def distances(
@@ -101,6 +142,22 @@ class Wanted(NamedTuple):
         if self.resamples and features is not None:
             metrics[f"{key}_low"], metrics[f"{key}_high"] = bootstrap(features, distance, self.resamples, SEED)
         return metrics
+
+    def floors(self, real: Reference | None, n: int) -> dict[str, float]:
+        """What the distance would be if n of the reference's own images were drawn again; nothing without images."""
+        if real is None or not self.draws:
+            return {}
+        distances = real.known[self.extractor, Resampled(n, self.draws)]["distances"].tolist()
+        return floors([{self.key("fid", "fd"): distance} for distance in distances])
+
+    def shares(self, features: Tensor, classes: Tensor, real: Reference) -> dict[str, float]:
+        """``class_figures`` of samples, features (n,D) and classes (n,), and their floors."""
+        e, data = self.extractor, real.shares(self.extractor)
+        warn_of_missing(classes, data, e.name)
+        own = class_figures(features, classes, data, real.distance(e))
+        again = floors(real.drawn_again(e, Resampled(len(classes), self.draws))) if self.draws else {}
+        right = self.key("fid", "fd") + "_"
+        return {(right if key.startswith(RIGHT) else "") + key: value for key, value in (own | again).items()}
 
     def key(self, inception: str, other: str) -> str:
         """Inception's distances have names of their own; others carry the extractor's."""

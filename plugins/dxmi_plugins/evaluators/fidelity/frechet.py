@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 PARTS = 8  # disjoint parts of the samples that the limit is extrapolated from; a power of 2
 
 
-CHUNK = 4096  # features in one update of a resample's moments
+CHUNK = 4096  # features in one update of moments
 
 
 class Gaussian(NamedTuple):
@@ -36,12 +36,21 @@ class Moments:
         self.mean = torch.zeros(dimension, dtype=torch.float64)
         self.scatter = torch.zeros(dimension, dimension, dtype=torch.float64)
 
-    def update(self, x: Tensor) -> None:
-        """Take in rows (B,D); the sums stay on their device."""
+    def update(self, x: Tensor, times: Tensor | None = None) -> None:
+        """Take in rows (B,D), each once or as many ``times`` (B,) as are told; the sums stay on their device."""
+        if times is not None:
+            return self._update(x, times)
         if len(x):
             x = x.double()
             mean = x.mean(0)
             self._merge(len(x), mean, (x - mean).T @ (x - mean))
+
+    def _update(self, x: Tensor, times: Tensor) -> None:
+        drawn = times.nonzero().flatten()
+        if len(drawn):
+            count, x, weights = int(times.sum()), x[drawn.to(x.device)].double(), times[drawn].double().to(x.device)
+            mean = weights @ x / count
+            self._merge(count, mean, ((x - mean) * weights[:, None]).T @ (x - mean))
 
     def merge(self, other: Moments) -> None:
         """Take in the rows of others."""
@@ -68,6 +77,22 @@ class Moments:
     def gaussian(self) -> Gaussian:
         """Mean and unbiased covariance; needs two rows."""
         return Gaussian(self.mean, self.scatter / (self.count - 1))
+
+
+def weighted(features: Tensor, weights: Tensor) -> Gaussian:
+    """Mean and unbiased covariance of rows (n,D) on the CPU, each as much as its weight (n,) >= 0 says.
+
+    With ``w`` their shares of the sum, the scatter is divided by ``1 - sum w^2``: equal weights give ``n - 1``.
+    """
+    w = weights.double() / weights.double().sum()
+    parts = list(zip(torch.split(features, CHUNK), torch.split(w, CHUNK), strict=True))
+    mean = torch.zeros(features.shape[1], dtype=torch.float64)
+    scatter = mean.outer(mean)
+    for x, share in parts:
+        mean += share @ x.double()
+    for x, share in parts:
+        scatter += ((x - mean) * share[:, None]).T @ (x - mean)
+    return Gaussian(mean, scatter / (1 - w.square().sum()))
 
 
 def merged(parts: Sequence[Moments]) -> Moments:

@@ -41,6 +41,18 @@ class KeptFeatures:
         return samples.gather(torch.cat(self.parts))[order]
 
 
+class KeptClasses(KeptFeatures):
+    """What the extractor takes each image for, on the CPU."""
+
+    def __init__(self) -> None:
+        self.parts, self.rows = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
+
+    def add(self, features: Tensor, logits: Tensor | None, rows: Tensor) -> None:
+        """Keep the largest logit's number."""
+        assert logits is not None
+        super().add(logits.argmax(1), None, rows)
+
+
 class KeptMoments:
     """Moments of the features, in ``parts`` disjoint random parts of n images: ``parts * D^2`` numbers."""
 
