@@ -125,7 +125,7 @@ def read_items(dataset: Dataset[Tensor], rows: Tensor) -> Iterator[Tensor]:
         ConfigError: one is of another size than the first
     """
     shape = dataset[0].shape
-    for part in torch.split(rows, CHUNK):
+    for part in torch.split(rows, CHUNK) if len(rows) else ():  # a process may have none
         items = [dataset[row] for row in part.tolist()]
         for row, item in zip(part.tolist(), items, strict=True):
             if item.shape != shape:

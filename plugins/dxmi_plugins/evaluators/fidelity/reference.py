@@ -111,15 +111,17 @@ class Reference:
                 write(place(key), key, self.known[extractor, kind])
 
     def extract(self, samples: Samples, extractor: Extractor, kinds: Sequence[Kind]) -> None:
-        """One pass over the images, each process over its share; over features that are known already, where these do.
+        """One pass over the images, each process over its share; for floors alone over those that are drawn.
 
-        Moments come before what is drawn again, which is held against them.
+        Moments come before floors, which are held against them.
         """
         rows, keepers = samples.share(self.size), {kind: self.keeper(extractor, kind) for kind in kinds}
-        if (extractor, "features") in self.known and all(isinstance(kind, Resampled) for kind in kinds):
+        alone = kinds[0] if len(kinds) == 1 else None
+        if isinstance(alone, Resampled):
+            rows = alone.among(rows, self.size)
+        if isinstance(alone, Resampled) and (extractor, "features") in self.known:
             for part in torch.split(rows, CHUNK):
-                for keeper in keepers.values():
-                    keeper.add(self.features(extractor)[part], None, part)
+                keepers[alone].add(self.features(extractor)[part], None, part)
         else:
             passes = [Pass(extractor, list(keepers.values()))]
             go_through(read_items(self.images, rows), rows, passes, self.batch_size)
