@@ -26,6 +26,7 @@ from .gaussian_sampler import NoisedData as NoisedData
 from .gaussian_sampler import Noising as Noising
 from .gaussian_sampler import Perturbs as Perturbs
 from .gaussian_sampler import ValueGuided as ValueGuided
+from .gaussian_sampler import cost_to_go as cost_to_go
 from .noise import Noise as Noise
 from .noise import randn as randn
 from .noise import turns as turns

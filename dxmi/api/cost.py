@@ -52,15 +52,30 @@ class Cost:
     """``J(x (B,*S), t (B,)) -> (B,)``: the value at t < T, the energy at T. The one ``CostToGo`` of dxmi itself.
 
     Without a value the energy serves at every t, as in the paper's image runs.
+
+    Args:
+        energy: E
+        value: V
+        steps: T
+        cond: conditions (B,...)
+        noise_levels: (T+1,) of the steps, for an energy that is told these (``reads_noise``)
     """
 
-    def __init__(self, energy: Energy, value: Energy | None, steps: int, cond: Tensor | None = None):
+    def __init__(
+        self,
+        energy: Energy,
+        value: Energy | None,
+        steps: int,
+        cond: Tensor | None = None,
+        noise_levels: Tensor | None = None,
+    ):
         self.energy, self.value, self.steps, self.cond = energy, value, steps, cond
+        self.noise_levels = noise_levels
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T -> (B,)."""
         if self.value is None:
-            return self.energy(x, t, self.cond)  # type: ignore[no-any-return]
+            return self.energy(x, self._told(t), self.cond)  # type: ignore[no-any-return]
         costs = x.new_empty(len(x))
         for player, rows in ((self.energy, t == self.steps), (self.value, t < self.steps)):
             if rows.any():
@@ -71,7 +86,7 @@ class Cost:
         """``J(x, t)`` (B,) and its gradient (B,*S), detached. The energy is asked where t = T only."""
         ends = t == self.steps
         if self.value is None or ends.all():
-            return self.energy.with_gradient(x, t, self.cond)
+            return self.energy.with_gradient(x, self._told(t), self.cond)
         if not ends.any():
             return self.value.with_gradient(x, t, self.cond)
         costs, gradients = x.new_empty(len(x)), torch.empty_like(x)
@@ -79,6 +94,10 @@ class Cost:
             cond = None if self.cond is None else self.cond[rows]
             costs[rows], gradients[rows] = player.with_gradient(x[rows], t[rows], cond)
         return costs, gradients
+
+    def _told(self, t: Tensor) -> Tensor:
+        """What the energy is told of a step t (B,)."""
+        return t if self.noise_levels is None else self.noise_levels[t]
 
 
 def gradient_of(cost_to_go: CostToGo, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,10 @@ class Energy(nn.Module, ABC):
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S), t (B,) integer in 0..T, cond (B,...) -> (B,)."""
 
+    def final_time(self, steps: int) -> int:
+        """The t at which it is the energy and not a value: T, or the noise level of clean data, 0."""
+        return 0 if self.reads_noise else steps
+
     def with_gradient(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``E(x)`` (B,) and its gradient with respect to x (B,*S), detached; override it where that is cheaper.
 
@@ -140,7 +144,8 @@ class Product(Energy):
         weights: one for each; null means ones
 
     Raises:
-        ConfigError: there are no experts, their event shapes differ, or there is not one weight for each
+        ConfigError: there are no experts, their event shapes differ, there is not one weight for each, or some are told
+            a noise level and others a step
     """
 
     def __init__(self, experts: list[Energy], weights: list[float] | None = None):
@@ -155,6 +160,9 @@ class Product(Energy):
         if len(shapes) > 1:
             raise ConfigError("experts", f"their event shapes differ: {', '.join(map(str, sorted(shapes)))}")
         self.event_shape = next(iter(shapes), None)
+        self.reads_noise = all(e.reads_noise for e in experts)
+        if any(e.reads_noise for e in experts) and not self.reads_noise:
+            raise ConfigError("experts", "some are told how noisy x is, others a step", "give experts of one kind")
 
     def forward(self, x: Tensor, t: Tensor | None = None, cond: Tensor | None = None) -> Tensor:
         """X (B,*S) -> (B,)."""

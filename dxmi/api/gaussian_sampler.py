@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from dxmi.api.cost import CostToGo
+from dxmi.api.cost import Cost, CostToGo
+from dxmi.api.energy import Energy
 from dxmi.api.sampler import Sampler, Transition
 
 
@@ -96,6 +97,8 @@ class NoisedData(Protocol):
 
     noise_levels: Tensor
     """(T+1,) ``noise_level`` of x_0 to x_T, falling to 0; of x_0, which is pure noise, the one that its step is told"""
+    gains: Tensor
+    """(T,) how far the mean of each step moves with the output of its network (MATH 3.9)"""
 
     def at_level(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """``alpha`` and ``sigma``, like level (B,) in [0, 1000]: data at it are N(alpha*x_T, sigma^2 I).
@@ -126,3 +129,9 @@ class KnowsScore(Protocol):
         self, x: Tensor, level: Tensor, cond: Tensor | None = None, network: nn.Module | None = None
     ) -> Tensor:
         """The clean data (B,*S) that x (B,*S) at ``level`` (B,) comes from, by the teacher or by ``network``."""
+
+
+def cost_to_go(energy: Energy, value: Energy | None, sampler: Sampler, cond: Tensor | None = None) -> Cost:
+    """The ``Cost`` along a sampler's chain; an energy that reads noise is told the levels of its steps."""
+    levels = sampler.noise_levels if energy.reads_noise and isinstance(sampler, NoisedData) else None
+    return Cost(energy, value, sampler.steps, cond, levels)

@@ -3,6 +3,7 @@ from .checked import Checked as Checked
 from .checked import build_plugin as build_plugin
 from .data import DataConfig as DataConfig
 from .game import GameConfig as GameConfig
+from .game import WarmStartConfig as WarmStartConfig
 from .given import check_given as check_given
 from .learning import ClipConfig as ClipConfig
 from .learning import LearningConfig as LearningConfig

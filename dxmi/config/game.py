@@ -10,6 +10,36 @@ from dxmi.api.errors import require
 
 
 @dataclass(kw_only=True)
+class WarmStartConfig:
+    """What the sampler learns before the game: the teacher's own paths in many steps (MATH 3.8).
+
+    The keys stand below ``game.warm_start`` in files of ``dxmi train``.
+
+    Args:
+        paths: how many paths each process draws, once
+        steps: about how many times the network is called along each
+        rounds: optimiser steps on batches of them
+        rate: largest learning rate, of a cycle that rises and falls once
+        keep: with contrast, weight of the same loss beside the game, at one transition a round; it holds what the paths
+            have taught and data cannot show from one batch to the next, such as the shares of classes
+
+    Raises:
+        ConfigError: a value is out of range
+    """
+
+    paths: int = 3072
+    steps: int = 12
+    rounds: int = 500
+    rate: float = 5e-4
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            require(value > 0 or key == "keep", f"game.warm_start.{key}", f"{value} is not positive")
+        require(self.keep >= 0, "game.warm_start.keep", f"{self.keep} is negative")
+
+
+@dataclass(kw_only=True)
 class GameConfig:
     """The weights of the game's terms (MATH 3).
 
@@ -18,12 +48,24 @@ class GameConfig:
     Args:
         tau1: weight of the policy's conditional entropy
         tau2: weight of the velocity cost
+        value: how values before the end are learned: td (temporal differences, MATH 3.3) or contrast (MATH 3.7: one
+            energy that is told the noise level learns at every node, data noised to it against the rollout's states)
         loss: what the energy descends: gcd (contrastive divergence, and with a chain maximum likelihood), or the
-            losses of a classifier of data and samples: nce (logistic), n2ce (logistic, between nce and gcd), hinge
+            losses of a classifier of data and samples: nce (logistic), n2ce (logistic, between nce and gcd), hinge,
+            relativistic (logistic, of a datum against a sample)
         magnitude: how many times as many samples n2ce pretends to see; 1 is nce, and 100 or more near gcd
         gamma: weight of the squared energies in the energy loss
         r1: weight of the mean squared norm of the energy's gradient at data
         r2: the same at samples
+        penalties: how r1 and r2 have that norm: exact (a second derivative of the network), or differences (of energies
+            at states a small random step apart, which any network and any sharding can do)
+        energy_steps: how many times the energy learns in a round, on the same data and samples with new noise
+        renoise: with contrast, the share of states that are carried on to a random higher noise level first
+        node_weights: with contrast, how much the sampler minds each node: gain (less where its network's output moves
+            the state more, MATH 3.9) or equal
+        distil: with contrast, weight of score distillation at every node: the gradient that a network which learns
+            what samples look like has against the teacher's (DMD2, arXiv:2405.14867)
+        warm_start: what the sampler learns before the game; null for nothing
         avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
         time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
         noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
@@ -57,11 +99,18 @@ class GameConfig:
 
     tau1: float = 0.1
     tau2: float = 0.01
-    loss: Literal["gcd", "nce", "n2ce", "hinge"] = "gcd"
+    value: Literal["td", "contrast"] = "td"
+    loss: Literal["gcd", "nce", "n2ce", "hinge", "relativistic"] = "gcd"
     magnitude: float | None = None
     gamma: float = 1.0
     r1: float = 0.0
     r2: float = 0.0
+    penalties: Literal["exact", "differences"] = "exact"
+    energy_steps: int = 1
+    renoise: float = 0.5
+    node_weights: Literal["gain", "equal"] = "gain"
+    distil: float = 0.0
+    warm_start: WarmStartConfig | None = None
     avr: float = 0.99
     time_cost: float | None = 1.0
     noise: float = 0.0
@@ -80,9 +129,16 @@ class GameConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.avr <= 1, "game.avr", f"{self.avr} is not between 0 and 1")
-        for key in ("chains", "value_steps"):
+        for key in ("chains", "value_steps", "energy_steps"):
             require(getattr(self, key) >= 1, f"game.{key}", f"{getattr(self, key)} is not positive")
-        require(0 <= self.noised <= 1, "game.noised", f"{self.noised} is no share")
+        for key in ("noised", "renoise"):
+            require(0 <= getattr(self, key) <= 1, f"game.{key}", f"{getattr(self, key)} is no share")
+        contrast, idle = self.value == "contrast", "it is for value: td"
+        require(self.distil == 0 or contrast, "game.distil", "it is for value: contrast", "leave it out")
+        kept = self.warm_start is not None and self.warm_start.keep > 0
+        require(contrast or not kept, "game.warm_start.keep", "it is for value: contrast", "leave it out")
+        require(self.value_steps == 1 or not contrast, "game.value_steps", idle, "set energy_steps")
+        require(self.noised == 0 or not contrast, "game.noised", idle, "leave it out")
         require(
             self.noised == 0 or self.trace == 0, "game.noised", "TD(lambda) follows whole rollouts", "leave one at 0"
         )
@@ -105,5 +161,5 @@ class GameConfig:
         )
         require(0 <= self.reinit < 1, "game.reinit", f"{self.reinit} is not in [0, 1)")
         require(self.reinit == 0 or self.start == "chains", "game.reinit", "it is for start: chains", "leave it out")
-        for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup", "imitate"):
+        for key in ("tau1", "tau2", "gamma", "r1", "r2", "noise", "warmup", "imitate", "distil"):
             require(getattr(self, key) >= 0, f"game.{key}", f"{getattr(self, key)} is negative")

@@ -18,6 +18,7 @@ class ClipConfig:
         energy: of the energy
         sampler: of the sampler
         value: of a separate value network
+        score: of the network of score distillation
 
     Raises:
         ConfigError: a value is out of range
@@ -26,6 +27,7 @@ class ClipConfig:
     energy: float | None = None
     sampler: float | None = None
     value: float | None = None
+    score: float | None = None
 
     def __post_init__(self) -> None:
         for key, limit in vars(self).items():
@@ -43,6 +45,7 @@ class RatesConfig:
         sampler: of the sampler's network
         std: of the logarithms of its standard deviations
         value: of a separate value network; null means the energy's
+        score: of the network of score distillation (``game.distil``)
 
     Raises:
         ConfigError: a value is out of range
@@ -52,6 +55,7 @@ class RatesConfig:
     sampler: float = 1e-5
     std: float = 1e-3
     value: float | None = None
+    score: float = 3e-4
 
     def __post_init__(self) -> None:
         for key, rate in vars(self).items():

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from dxmi.api import Energy, Sampler
+from dxmi.api import Energy, KnowsScore, Sampler
 from dxmi.config import GameConfig, LearningConfig, ReplayConfig
 from dxmi.game.players import Players
 from dxmi.game.replay_buffer import ReplayBuffer
 from dxmi.game.rollouts import Rollouts
 from dxmi.game.state import State
 from dxmi.game.updates import choose_updates
+from dxmi.game.warm_start import WarmStart
 
 
 class DxMI:
@@ -29,7 +30,9 @@ class DxMI:
 
     def __init__(self, players: Players, rollouts: Rollouts, buffer: ReplayBuffer | None = None):
         self.players, self.rollouts, self.buffer = players, rollouts, buffer
-        self.updates = choose_updates(rollouts.game, players, rollouts, buffer)
+        settings = rollouts.game.warm_start
+        self.warm_start = None if settings is None else WarmStart(settings, players)
+        self.updates = choose_updates(rollouts.game, players, rollouts, buffer, self.warm_start)
         self.state = State()
 
     @property
@@ -102,5 +105,6 @@ def build_game(
     """
     game = game or GameConfig()
     buffer = None if replay is None else ReplayBuffer(replay, energy)
-    players = Players(energy, sampler, value, learning, accelerator, total, game.target)
+    score = cast(KnowsScore, sampler).score_network() if game.distil else None
+    players = Players(energy, sampler, value, learning, accelerator, total, game.target, score)
     return DxMI(players, Rollouts(sampler, game), buffer)

@@ -1,7 +1,7 @@
 """What an energy descends, as pure functions of energies: e_data (B,) of data, e_sample (B',) of detached samples.
 
-The logistic losses and the hinge take the energy for a classifier: at their optimum it is the log ratio of the
-samples' density to that of the data, and not the energy of the data.
+The logistic losses (the relativistic one too) and the hinge take the energy for a classifier: at their optimum it is
+the log ratio of the samples' density to that of the data, and not the energy of the data.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch.nn.functional import relu, softplus
 from dxmi.config import GameConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+DIFFERENCE = 0.05
+"""step of the differences, in units of the data: below what the energy's own input noise hides"""
 
 
 def gcd(e_data: Tensor, e_sample: Tensor) -> Tensor:
@@ -44,6 +47,17 @@ def hinge(e_data: Tensor, e_sample: Tensor) -> Tensor:
     return relu(1 + e_data).mean() + relu(1 - e_sample).mean()
 
 
+def relativistic(e_data: Tensor, e_sample: Tensor) -> Tensor:
+    """``mean softplus(E_data - E_sample)`` of pairs (Jolicoeur-Martineau 2019; R3GAN, arXiv 2501.05441): a scalar.
+
+    Raises:
+        ValueError: there are not as many samples as data
+    """
+    if e_data.shape != e_sample.shape:
+        raise ValueError(f"{len(e_data)} data and {len(e_sample)} samples are no pairs")
+    return softplus(e_data - e_sample).mean()
+
+
 def squared(e_data: Tensor, e_sample: Tensor) -> Tensor:
     """The regulariser that ``gamma`` weighs in MATH (3.1): a scalar."""
     return e_data.square().mean() + e_sample.square().mean()
@@ -58,23 +72,40 @@ def squared_gradients(energies: Tensor, x: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1)
 
 
-def penalised(game: GameConfig) -> bool:
-    """Whether the energy's loss needs its gradients with respect to its inputs."""
-    return game.r1 > 0 or game.r2 > 0
+def squared_differences(energy: Callable[[Tensor], Tensor], energies: Tensor, x: Tensor) -> Tensor:
+    """``|E(x + h*u) - E(x)|^2/h^2`` with u ~ N(0, I): as h falls, ``squared_gradients`` on average. (B,).
 
-
-def energy_loss(game: GameConfig, energies: Tensor, x: Tensor, data: int) -> Tensor:
-    """The loss that ``game`` names with its regularisers: energies (B+B',) at x, the first ``data`` of data. A scalar.
-
-    With gradient penalties x (B+B',*S) requires its gradient.
+    One more pass through the network in place of its second derivative, which attention on the CPU does not have and
+    sharding refuses (adversarial flow models, arXiv 2511.22475). Energies (B,) are those at x (B,*S).
     """
+    return ((energy(x + DIFFERENCE * torch.randn_like(x)) - energies) / DIFFERENCE).square()
+
+
+def energy_loss(game: GameConfig, energy: Callable[[Tensor], Tensor], x: Tensor, data: int) -> tuple[Tensor, Tensor]:
+    """The loss that ``game`` names with its regularisers, a scalar, and the energies (B+B',) that it is of.
+
+    Args:
+        game: the loss and the weights of its terms
+        energy: ``E(x)``, whose parameters learn
+        x: data and samples (B+B',*S); one forward pass over both, so that DDP sees one
+        data: how many of them are data, B: the first
+    """
+    penalised, differences = game.r1 > 0 or game.r2 > 0, game.penalties == "differences"
+    x = x.detach().requires_grad_(penalised and not differences)
+    energies = energy(x)
     e_data, e_sample = energies[:data], energies[data:]
     noisier = partial(n2ce, magnitude=game.magnitude or 1.0)
-    losses: dict[str, Loss] = {"gcd": gcd, "nce": nce, "n2ce": noisier, "hinge": hinge}
+    losses: dict[str, Loss] = {
+        "gcd": gcd,
+        "nce": nce,
+        "n2ce": noisier,
+        "hinge": hinge,
+        "relativistic": relativistic,
+    }
     loss = losses[game.loss](e_data, e_sample)
     if game.gamma:
         loss = loss + game.gamma * squared(e_data, e_sample)
-    if penalised(game):
-        squares = squared_gradients(energies, x)
+    if penalised:
+        squares = squared_differences(energy, energies, x) if differences else squared_gradients(energies, x)
         loss = loss + game.r1 * squares[:data].mean() + game.r2 * squares[data:].mean()
-    return loss
+    return loss, energies.detach()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dxmi.config.game import GameConfig
-from dxmi.game.energy_losses import energy_loss, penalised
+from dxmi.game.energy_losses import energy_loss
 from dxmi.game.players import Players
-from dxmi.game.state import State
+from dxmi.game.state import State, means
 
 
 class EnergyWatch:
@@ -36,12 +36,17 @@ class EnergyUpdate(EnergyWatch):
         return super().__call__(state) if state.data is None else self.learn(state.data, state.xs[-1], state.cond)
 
     def learn(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """One step on batches (B,*S). One forward pass over both, so that DDP sees one."""
+        """``game.energy_steps`` steps on batches (B,*S)."""
+        return means([self.step(data, sample, cond) for _ in range(self.game.energy_steps)])
+
+    def step(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
+        """One step of the optimiser."""
         both = torch.cat([data, sample])
-        both = (both + self.game.noise * torch.randn_like(both)).requires_grad_(penalised(self.game))
+        both = both + self.game.noise * torch.randn_like(both)
         end = torch.full((len(both),), self.players.sampler.steps, device=both.device)
-        energies = self.players.networks["energy"](both, end, None if cond is None else torch.cat([cond, cond]))
-        gradient = self.players.descend("energy", energy_loss(self.game, energies, both, len(data)))
-        e = energies.detach()
+        told = end, None if cond is None else torch.cat([cond, cond])
+        network = self.players.networks["energy"]
+        loss, e = energy_loss(self.game, lambda x: network(x, *told), both, len(data))
+        gradient = self.players.descend("energy", loss)
         log = {"e_data": e[: len(data)].mean(), "e_sample": e[len(data) :].mean()}
         return {**log, "energy_size": e.abs().mean(), "energy_gradient": gradient}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dxmi.api import ConfigError, Cost, Energy, Sampler, ValueGuided
+from dxmi.api import ConfigError, Cost, Energy, Sampler, ValueGuided, cost_to_go
 from dxmi.api.errors import first_line
 from dxmi.config import LearningConfig
 
@@ -34,7 +34,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def descend(
-    loss: Tensor,
+    loss: Tensor | Iterable[Tensor],
     network: nn.Module,
     optimizer: Any,
     accelerator: Accelerator,
@@ -45,7 +45,7 @@ def descend(
     """One step of an optimiser; the norm of the gradient before it is clipped, a scalar.
 
     Args:
-        loss: a scalar
+        loss: a scalar, or several whose sum is descended, each forgotten before the next is asked for
         network: what learns, as accelerate wraps it
         optimizer: its optimiser, the same
         accelerator: which wrapped them
@@ -58,7 +58,10 @@ def descend(
         FloatingPointError: the loss or the gradient is not finite; nothing has moved
     """
     optimizer.zero_grad()
-    accelerator.backward(loss)
+    total: Any = 0
+    for part in [loss] if isinstance(loss, Tensor) else loss:
+        accelerator.backward(part)
+        total = total + part.detach()
     for p in () if alone is None else alone.parameters():
         p.grad = None if p.grad is None else accelerator.reduce(p.grad, "mean")
     parameters = list(network.parameters())
@@ -67,9 +70,8 @@ def descend(
     if limit is not None:
         clip_grads_with_norm_(parameters, limit, norm)
     # One test for both. With float16 a gradient may overflow, and accelerate's scaler skips that step by itself.
-    total = loss.detach() if accelerator.scaler else loss.detach() + norm
-    if not total.isfinite():
-        raise FloatingPointError(failure("gradient" if loss.isfinite() else "loss"))
+    if not (total if accelerator.scaler else total + norm).isfinite():
+        raise FloatingPointError(failure("gradient" if total.isfinite() else "loss"))
     optimizer.step()
     return norm.detach()
 
@@ -87,6 +89,7 @@ class Players:
         accelerator: places the players and averages over processes; None takes accelerate's default device
         total: number of rounds, over which ``decay: cosine`` lowers the learning rates
         target: decay of the moving average of the value that targets are made of; 0 makes them of the value itself
+        score: a network that learns what samples look like, for score distillation
 
     Raises:
         ConfigError: the optimiser does not exist or does not take the betas
@@ -101,12 +104,13 @@ class Players:
         accelerator: Accelerator | None = None,
         total: int | None = None,
         target: float = 0.0,
+        score: nn.Module | None = None,
     ):
         self.learning = learning or LearningConfig()
         self.accelerator = accelerator or Accelerator()
-        self.energy, self.sampler, self.value = energy, sampler, value
+        self.energy, self.sampler, self.value, self.score = energy, sampler, value, score
         self.total, self.rounds = total, 0
-        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler}
+        players: dict[str, nn.Module | None] = {"energy": energy, "value": value, "sampler": sampler, "score": score}
         self.networks: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for module in filter(None, players.values()):
@@ -115,7 +119,7 @@ class Players:
         self.ema = averaged(sampler, self.learning.ema)
         guided = isinstance(sampler, ValueGuided)
         self.value_ema = averaged(value, self.learning.ema) if guided and value is not None else None
-        self.target_value = averaged(value, target) if target and value is not None else None
+        self.target_value = averaged(value, target, ramp=False) if target and value is not None else None
         for name, player in players.items():
             if player is not None and any(p.requires_grad for p in player.parameters()):
                 optim = make_optimizer(player, self.learning, self._rate(name))
@@ -134,7 +138,7 @@ class Players:
     def cost_to_go(self, cond: Tensor | None = None) -> Cost:
         """What the rounds look ahead with: the energy at the end, before it the value or its target network."""
         value = self.value if self.target_value is None else cast(Energy, self.target_value.module)
-        return Cost(self.energy, value, self.sampler.steps, cond)
+        return cost_to_go(self.energy, value, self.sampler, cond)
 
     def averages(self) -> list[AveragedModel]:
         """Every average there is."""
@@ -159,9 +163,10 @@ class Players:
                 for group, rate in zip(optim.param_groups, self.rates[name], strict=True):
                     group["lr"] = rate * factor
 
-    def descend(self, player: str, loss: Tensor, wrapped: bool = True) -> Tensor:
+    def descend(self, player: str, loss: Tensor | Iterable[Tensor], wrapped: bool = True) -> Tensor:
         """One step of a player's optimiser; the norm of its gradient, then clipped as ``clip`` says.
 
+        loss: a scalar, or several whose sum is descended one after the other
         wrapped: whether the loss comes by the forward that DDP sees, which then averages the gradient over processes
 
         Raises:
@@ -186,13 +191,17 @@ class Players:
         return float(self.learning.lr.energy if rate is None else rate)
 
 
-def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy that follows the module's weights as their exponential moving average; what is frozen the two share."""
-    follow: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+def averaged(module: nn.Module, decay: float, ramp: bool = True) -> AveragedModel:
+    """A copy that follows the module's weights as their exponential moving average; what is frozen the two share.
+
+    With ``ramp`` the decay rises to its value as ``(1 + n)/(10 + n)`` in the n-th update: the start is soon forgotten.
+    """
 
     def follow_learned(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         apart = [(a, c) for a, c in zip(averages, current, strict=True) if a.data_ptr() != c.data_ptr()]
         if apart:
+            now = min(decay, (1 + int(count)) / (10 + int(count))) if ramp else decay
+            follow: Any = get_ema_multi_avg_fn(now)  # type: ignore[no-untyped-call]
             follow(*map(list, zip(*apart, strict=True)), count)
 
     average = AveragedModel(nn.Identity(), multi_avg_fn=follow_learned)

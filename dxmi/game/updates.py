@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dxmi.api import GaussianSampler, ValueGuided
 from dxmi.config.game import GameConfig
+from dxmi.game.contrast import ContrastUpdate
+from dxmi.game.contrast_policy import ContrastPolicyUpdate, ImitationTerm, Term
+from dxmi.game.distillation import ScoreDistillation, ScoreUpdate
 from dxmi.game.energy_update import EnergyUpdate, EnergyWatch
 from dxmi.game.players import Players
 from dxmi.game.replay_buffer import ReplayBuffer
@@ -20,12 +23,19 @@ from dxmi.game.sampler_updates import (
 from dxmi.game.state import Update
 from dxmi.game.targets import RedrawnTarget, SoftBellmanTarget, TimeCostTarget
 from dxmi.game.value_updates import LambdaReturns, TemporalDifference, ValueAverages, VelocityUpdate
+from dxmi.game.warm_start import WarmStart
 
 
 def choose_updates(
-    game: GameConfig, players: Players, rollouts: Rollouts, buffer: ReplayBuffer | None = None
+    game: GameConfig,
+    players: Players,
+    rollouts: Rollouts,
+    buffer: ReplayBuffer | None = None,
+    warm_start: WarmStart | None = None,
 ) -> list[Update]:
     """What happens in a round after its rollout, in this order."""
+    if game.value == "contrast":
+        return contrast_updates(game, players, rollouts, warm_start)
     energy = EnergyUpdate(game, players) if "energy" in players.networks else EnergyWatch(players)
     sampler = players.sampler
     if not isinstance(sampler, GaussianSampler):
@@ -37,6 +47,24 @@ def choose_updates(
         ValueAverages(players),
         *sampler_updates(game, players, rollouts),
     ]
+
+
+def contrast_updates(
+    game: GameConfig, players: Players, rollouts: Rollouts, warm_start: WarmStart | None
+) -> list[Update]:
+    """With the value by contrast: the energy at every node, then the sampler at every transition."""
+    terms: list[Term] = [ImitationTerm(game.imitate, players)] if game.imitate else []
+    if warm_start is not None and warm_start.settings.keep:
+        terms.append(warm_start)
+    updates: list[Update] = [ContrastUpdate(game, players), VelocityUpdate(game.avr, players)]
+    average = SamplerAverage(players)
+    score: list[Update] = []
+    if game.distil:
+        terms.append(ScoreDistillation(game, players))
+        score.append(ScoreUpdate(players))
+    before: list[Update] = [ImitationUpdate(game.imitate, players, rollouts), average] if game.imitate else []
+    after: list[Update] = [ContrastPolicyUpdate(game, players, terms), average]
+    return [*updates, *score, Warmup(game.warmup, players, before, after)]
 
 
 def value_updates(

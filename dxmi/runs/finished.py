@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from torch.nn import Module
 
-from dxmi.api import ConfigError, Cost, GaussianSampler, ValueGuided
+from dxmi.api import ConfigError, Cost, GaussianSampler, ValueGuided, cost_to_go
 from dxmi.api.errors import require
 from dxmi.chains import SamplerDraw
 from dxmi.config import Checked, TrainConfig
@@ -66,7 +66,7 @@ def load_learned(folder: Path, config: dict[str, Any]) -> Finished:
             load_model(run.sampler, str(folder / "sampler" / "model.safetensors"))
     except (OSError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise ConfigError(folder, "holds no finished run that can be drawn from") from error
-    return on_device(run, Cost(energy, value, run.sampler.steps), shape)
+    return on_device(run, cost_to_go(energy, value, run.sampler), shape)
 
 
 def load_density(folder: Path, config: dict[str, Any]) -> Finished:
@@ -82,7 +82,7 @@ def load_density(folder: Path, config: dict[str, Any]) -> Finished:
             run.value.load_state_dict(load_file(folder / "value" / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ConfigError(folder, "holds no finished run on a known density") from error
-    return on_device(run, Cost(run.energy, run.value, run.sampler.steps), run.energy.event_shape or ())
+    return on_device(run, cost_to_go(run.energy, run.value, run.sampler), run.energy.event_shape or ())
 
 
 def on_device(run: TrainConfig, cost: Cost, shape: tuple[int, ...]) -> Finished:

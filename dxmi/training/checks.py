@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from dxmi.api import GaussianSampler, Imitates, Marginals, Perturbs, ValueGuided
+from dxmi.api import GaussianSampler, Imitates, KnowsPaths, KnowsScore, Marginals, NoisedData, Perturbs, ValueGuided
 from dxmi.api.errors import require
 from dxmi.config import TrainConfig
 from dxmi.game.rollouts import perturb
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 def check_parts(run: TrainConfig, shape: tuple[int, ...]) -> None:
     """Raise ConfigError, which tells the first condition that does not hold; shape is S of the data."""
-    for rows in (start_rows, learning_rows, value_rows, noised_rows, guided_rows):
+    for rows in (start_rows, learning_rows, value_rows, contrast_rows, noised_rows, guided_rows):
         for row in rows(run):
             require(row.holds, row.key, row.reason, row.cure)
     if not isinstance(run.sampler, ValueGuided):
@@ -80,6 +80,30 @@ def value_rows(run: TrainConfig) -> Iterator[Row]:
     named = "name one with time, such as informed"
     yield Row("value", not (guided and none), "the sampler follows a value's gradient", named)
     yield Row("lr.value", run.lr.value is None or not none, "there is no value network of its own")
+
+
+def contrast_rows(run: TrainConfig) -> Iterator[Row]:
+    """What the value by contrast, the warm start and score distillation need."""
+    game, sampler, kind = run.game, run.sampler, type(run.sampler).__name__
+    contrast, told = game.value == "contrast", type(run.energy).__name__
+    reads = "take one that does: teacher_features with noised: true, or conv with time: noise"
+    if contrast:
+        yield Row("game.value", run.data is not None, "contrast needs data", "take td")
+        able = isinstance(sampler, NoisedData)
+        yield Row("game.value", able, f"contrast: the states of {kind} are not data with noise", "take td")
+        yield Row("energy", run.energy.reads_noise, f"{told} is not told the noise level, which contrast needs", reads)
+        yield Row("value", run.value is None, "with contrast the energy is the value at every node")
+        yield Row("game.start", game.start == "noise", "contrast is along rollouts from noise")
+    else:
+        yield Row(
+            "energy", not run.energy.reads_noise, f"{told} reads noise levels, not steps", "set game.value: contrast"
+        )
+    for key, wanted, able in (
+        ("warm_start", game.warm_start is not None, isinstance(sampler, KnowsPaths)),
+        ("distil", bool(game.distil), isinstance(sampler, KnowsScore)),
+    ):
+        yield Row(f"game.{key}", able or not wanted, f"{kind} has no teacher to learn from")
+        yield Row(f"game.{key}", run.data is not None or not wanted, "it is for runs on data")
 
 
 def noised_rows(run: TrainConfig) -> Iterator[Row]:

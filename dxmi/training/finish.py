@@ -45,7 +45,7 @@ def save_products(session: Session) -> None:
         session.average().save_pretrained(session.out / ("pipeline" if sampler.pipeline else "sampler"))
     for name, player in (("energy", session.run.energy), ("value", session.averaged_value())):
         if player is not None:
-            save_energy(player, config[name], sampler.steps, session.out / name, session.shape)
+            save_energy(player, config[name], player.final_time(sampler.steps), session.out / name, session.shape)
 
 
 def save_samples(session: Session) -> None:
@@ -59,7 +59,7 @@ def save_samples(session: Session) -> None:
     if session.shape == (2,):
         place = session.accelerator.device
         data = session.data.batch(0, n, run.seed).items
-        end = torch.full((1,), run.sampler.steps, device=place)
+        end = torch.full((1,), run.energy.final_time(run.sampler.steps), device=place)
         save_learned(lambda x: run.energy(x.to(place), end.expand(len(x))), samples, data, out / "picture.png")
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from dxmi.api import ConfigError, Cost, Imitates
+from dxmi.api import ConfigError, Imitates, cost_to_go
 from dxmi.api.errors import first_line, require
 from dxmi.config import TrainConfig
 from dxmi.config.yaml_files import differences
@@ -71,7 +71,7 @@ def initialise(run: TrainConfig, shape: tuple[int, ...], data: Source | None) ->
             raise ConfigError(f"{key}.steps", f"it has fewer than the sampler's {steps}") from error
     try:
         with torch.no_grad():
-            cost = Cost(run.energy, run.value, steps, cond)
+            cost = cost_to_go(run.energy, run.value, run.sampler, cond)
             run.sampler.step(x, torch.zeros(1, dtype=torch.long), cost, cond=cond)
             if run.game.imitate:
                 cast(Imitates, run.sampler).imitation(x, torch.zeros(1, dtype=torch.long), cond)

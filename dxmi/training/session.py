@@ -10,7 +10,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor
 
-from dxmi.api import ConfigError, Cost, Draw, Energy, Sampler, ValueGuided
+from dxmi.api import ConfigError, Draw, Energy, Sampler, ValueGuided, cost_to_go
 from dxmi.api.errors import require
 from dxmi.chains import SamplerDraw
 from dxmi.config import Checked, TrainConfig
@@ -91,7 +91,7 @@ class Session:
 
     def student(self, times: int = 1) -> Draw:
         """What the run has made, to be drawn from, with the chain run ``times`` times on end."""
-        cost = Cost(self.run.energy, self.averaged_value(), self.run.sampler.steps)
+        cost = cost_to_go(self.run.energy, self.averaged_value(), self.run.sampler)
         return SamplerDraw(self.average().eval(), self.shape, cost, times)
 
     def averaged_value(self) -> Energy | None:

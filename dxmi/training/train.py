@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from dxmi.api.noise import generator
 from dxmi.chains import run_chains
 from dxmi.config import Checked, TrainConfig, check_given
 from dxmi.config.given import Given, default_out
@@ -76,6 +77,7 @@ def start(session: Session, watch: ProxyWatch | None, resume: bool) -> None:
         if watch is not None:
             watch.reopen()
     fill_replay(session)
+    warm_up(session)
     if session.run.tracker:
         session.accelerator.init_trackers("dxmi", config={"run": yaml.safe_dump(session.config.resolved)})
 
@@ -91,6 +93,20 @@ def fill_replay(session: Session) -> None:
     buffer.keep(drawn.samples)
     if session.main:  # what the chains have to say of themselves, as smc of log Z
         (session.out / "fill.json").write_text(json.dumps(drawn.diagnostics, indent=2) + "\n")
+
+
+def warm_up(session: Session) -> None:
+    """Draw the teacher's paths, each process its own, and learn them unless a checkpoint is from after that."""
+    warm_start, settings, data = session.game.warm_start, session.run.game.warm_start, session.run.data
+    if warm_start is None or settings is None or data is None:
+        return
+    session.screen.tell(f"warm start: drawing {settings.paths} paths of the teacher in {settings.steps} steps")
+    warm_start.draw(generator(session.run.seed, session.accelerator.process_index))
+    if session.game.rounds:
+        return
+    for done, loss in enumerate(warm_start.learn(data.batch_size), start=1):
+        if done % 100 == 0 or done == settings.rounds:
+            session.screen.tell(f"warm start {done}/{settings.rounds}: path_loss {loss:.4g}")
 
 
 def play(session: Session, watch: ProxyWatch | None) -> None:

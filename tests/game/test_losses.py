@@ -10,7 +10,17 @@ from small_players import OneStep, Quadratic
 from dxmi.api import ConfigError
 from dxmi.config import GameConfig
 from dxmi.game.algorithm import build_game
-from dxmi.game.energy_losses import energy_loss, gcd, hinge, n2ce, nce, squared, squared_gradients
+from dxmi.game.energy_losses import (
+    energy_loss,
+    gcd,
+    hinge,
+    n2ce,
+    nce,
+    relativistic,
+    squared,
+    squared_differences,
+    squared_gradients,
+)
 
 
 def two(*numbers):
@@ -107,9 +117,34 @@ def test_gradient_penalties_of_a_quadratic():
 )
 def test_a_game_adds_up_its_terms(options, expected):
     """E = 2 at x = 1 of the data and 5 at x = 1 of the samples; the gradients are E."""
-    x = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
-    energies = torch.tensor([2.0, 5.0, 5.0], dtype=torch.float64) * x.squeeze(1)
-    assert energy_loss(GameConfig(**options), energies, x, 1).item() == pytest.approx(expected, rel=1e-12)
+    x, slopes = torch.ones(3, 1, dtype=torch.float64), torch.tensor([2.0, 5.0, 5.0], dtype=torch.float64)
+    loss, energies = energy_loss(GameConfig(**options), lambda x: slopes * x.squeeze(1), x, 1)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert energies.tolist() == slopes.tolist()
+
+
+def test_penalties_by_differences_are_those_by_gradients_on_average():
+    """E = a.x: |a.(h u)|^2/h^2 has the mean |a|^2 whatever the step is; of a curved E it is close."""
+    torch.manual_seed(0)
+    x = torch.zeros(40000, 2, dtype=torch.float64)
+    slope = torch.tensor([3.0, -4.0], dtype=torch.float64)
+    flat = squared_differences(lambda x: x @ slope, x @ slope, x)
+    assert flat.mean().item() == pytest.approx(25, rel=0.03)
+
+    def curved(x):
+        return x.sin().sum(1) + x.square().sum(1)
+
+    at = torch.randn(40000, 2, dtype=torch.float64).requires_grad_()
+    exact = squared_gradients(curved(at), at).mean().item()
+    assert squared_differences(curved, curved(at), at).mean().item() == pytest.approx(exact, rel=0.03)
+
+
+def test_a_relativistic_loss_compares_pairs():
+    e_data, e_sample = torch.tensor([1.0, -2.0]), torch.tensor([0.0, 3.0])
+    expected = (math.log1p(math.exp(1)) + math.log1p(math.exp(-5))) / 2
+    assert relativistic(e_data, e_sample).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="no pairs"):
+        relativistic(e_data, e_sample[:1])
 
 
 def test_a_penalty_reaches_the_energy_through_the_game():
