@@ -284,11 +284,12 @@ def test_shares_give_what_one_pass_gives(digits, labels, reference):
     Two processes are in test_samples.py.
     """
     samples, labels = digits[300:600], labels[300:600]
-    options = {"infinity": True, "bootstrap": 5}
+    options = {"infinity": True, "bootstrap": 5, "metrics": list(Fidelity.METRICS)}
     (one,) = in_shares(1, samples, reference, labels, **options)
     first, second = in_shares(2, samples, reference, labels, **options)
     assert first == second
     assert {"fd_digits_inf", "fd_digits_low", "kd_digits_mean", "accuracy/9", "is_digits_mean"} <= set(first)
+    assert {"fd_digits_floor", "fd_digits_shares_right_floor", "nearest_median", "nearest_data_median"} <= set(first)
     assert first == pytest.approx(one, rel=1e-9)  # moments to 1e-12; roots of small eigenvalues cost digits
 
 
@@ -353,12 +354,14 @@ def test_a_bad_reference_is_found_before_a_sample_is_drawn(reference):
 
 
 def test_the_distance_is_named_after_the_extractor(reference, samples):
-    assert set(evaluate(samples, reference)) == {"fd_digits", "precision", "recall", "f_score"}
+    floor = {"fd_digits_floor", "fd_digits_floor_std"}
+    assert set(evaluate(samples, reference)) == {"fd_digits", "precision", "recall", "f_score"} | floor
 
 
 def test_all_metrics_come_by_default(reference, samples):
     found = Fidelity(extractor=EXTRACTOR)(lambda n: samples[:n], reference)
-    assert {"fd_digits", "kd_digits_mean", "is_digits_mean", "precision", "recall"} <= set(found) and "fid" not in found
+    assert {"fd_digits", "kd_digits_mean", "is_digits_mean", "precision", "recall", "class_tv"} <= set(found)
+    assert "fid" not in found and "nearest_median" not in found
     assert all(np.isfinite(list(found.values())))
     assert 1 <= found["is_digits_mean"] <= 10  # between one and the number of classes
 
@@ -384,7 +387,7 @@ def test_a_colour_extractor_repeats_grey(tmp_path, reference, samples):
     colour = Classifier(**grey.options | {"channels": 3})
     colour.load_state_dict(weights)
     colour.save(tmp_path / "colour.safetensors")
-    found = evaluate(samples, reference, "fid", extractor=str(tmp_path / "colour.safetensors"))
+    found = evaluate(samples, reference, "fid", extractor=str(tmp_path / "colour.safetensors"), floor_draws=0)
     assert found == {"fd_colour": pytest.approx(evaluate(samples, reference)["fd_digits"], rel=1e-4)}
 
 
@@ -397,7 +400,7 @@ def test_cached_and_fresh_agree(reference, samples, tmp_path):
     first, second = evaluate(samples, reference), evaluate(samples, reference)
     assert first == second == fresh
     files = sorted(f.name for f in (tmp_path / "torch").rglob("*.*"))
-    assert [name.split("-")[0] for name in files] == ["features", "moments"]
+    assert [name.split("-")[0] for name in files] == ["features", "floor300x5", "moments"]
     assert all(name.endswith(".safetensors") for name in files)
 
 
@@ -452,6 +455,9 @@ def test_the_stamp_is_json_with_the_hash_of_the_extractor():
         ({"samples": 1}, "samples.*1"),
         ({"extractor": "resnet"}, "extractor: 'resnet' is none of"),
         ({"bootstrap": 1}, "bootstrap: 1"),
+        ({"floor_draws": -1}, "floor_draws: -1 is negative; give 0 for none"),
+        ({"extractor": "vgg16", "metrics": ["shares"]}, "metrics: shares needs classes, which vgg16 has not"),
+        ({"metrics": ["nearest"], "reference_statistics": "x.npz"}, "metrics: nearest: published statistics are"),
         ({"prc_weights": "vgg.pth"}, "prc_weights: .*prc_extractor"),
         ({"prc_extractor": "vgg16", "prc_weights": "missing.pth"}, "prc_weights: there is no file missing.pth"),
         ({"weights": "missing.pth"}, "weights: .*has its own"),
@@ -495,7 +501,7 @@ def test_accuracy_needs_labels(reference, samples):
     with pytest.raises(ConfigError, match="^metrics: accuracy needs samples that were drawn at labels"):
         evaluate(samples, reference, "accuracy")
     with pytest.warns(UserWarning, match="^metrics: accuracy is left out"):
-        assert set(evaluate(samples, reference, "fid", "accuracy")) == {"fd_digits"}
+        assert set(evaluate(samples, reference, "fid", "accuracy", floor_draws=0)) == {"fd_digits"}
     with pytest.raises(ConfigError, match="^metrics: accuracy: digits knows labels 0..9"):
         Fidelity(extractor=EXTRACTOR, metrics=["accuracy"])(Drawn(samples, torch.full((300,), 10)), reference)
     unlabelled = Drawn(samples, torch.full((300,), -1))  # as test sets of the hub have it
@@ -571,7 +577,8 @@ def test_inception(digits):
     reference = Images(digits.pixels[:60], "reference")  # more than samples, or KID's subsets were all the same
     evaluator = Fidelity(weights=os.environ["DXMI_INCEPTION"], metrics=["fid", "kid", "isc", "prc"])
     same, other = evaluator(lambda n: reference[:n], reference), evaluator(lambda n: digits[60:100], reference)
-    assert set(same) == {"fid", "kid_mean", "kid_std", "is_mean", "is_std", "precision", "recall", "f_score"}
+    names = {"fid", "kid_mean", "kid_std", "is_mean", "is_std", "precision", "recall", "f_score"}
+    assert set(same) == names | {"fid_floor", "fid_floor_std"}
     assert abs(same["fid"]) < 1e-2 < other["fid"]
     assert same["precision"] == same["recall"] == 1
     assert evaluator.stamp()["weights_sha256"] == sha256(Path(os.environ["DXMI_INCEPTION"]).read_bytes()).hexdigest()

@@ -60,7 +60,7 @@ def test_a_cache_of_other_data_is_refused_in_one_line(tmp_path):
 
 def test_a_damaged_cache_is_refused_by_the_evaluator():
     reference, samples = images(80, 0), images(80, 1)
-    fidelity()(lambda n: samples[:n], reference)
+    fidelity(floor_draws=0)(lambda n: samples[:n], reference)
     (file,) = cache_folder().glob("*")
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(ConfigError, match=f"^cache: {file} is damaged; delete it$"):
