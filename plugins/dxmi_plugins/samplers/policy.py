@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, randn
+from dxmi.api import ConfigError, CostToGo, GaussianSampler, Transition, noise_level, randn
 from dxmi.api.noise import per_row
+from dxmi.api.schedule import PURE_NOISE
 from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act, features
 
 from .guided_chain import variances
@@ -98,6 +99,22 @@ class GaussianPolicy(GaussianSampler):
     def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The chain that the steps reverse: x_t given the end x_T is N(x_T, sigma_t^2 I)."""
         return torch.ones_like(self.sigma[t]), self.sigma[t]
+
+    @property
+    def noise_levels(self) -> Tensor:
+        """(T+1,) of the noising chain, the last one 0 (MATH 3.7)."""
+        sigma = torch.cat([self.sigma, self.sigma.new_zeros(1)])
+        return noise_level(torch.ones_like(sigma), sigma)
+
+    @property
+    def gains(self) -> Tensor:
+        """(T,) how far the mean of each step moves with f (MATH 3.9)."""
+        return self.share
+
+    def at_level(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """1 and ``sigma``, like level (B,) in [0, 1000]; sigma is at most sigma_0."""
+        known = level.minimum(self.noise_levels[0].to(level))
+        return torch.ones_like(level), (known * (math.pi / 2 / PURE_NOISE)).tan()
 
     def start_law(self, like: Tensor) -> Transition:
         """The law of x_0 for states like (B,*S)."""

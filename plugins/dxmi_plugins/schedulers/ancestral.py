@@ -10,13 +10,17 @@ from torch import Tensor
 from dxmi.api import ConfigError, Levels, Schedule
 from dxmi_plugins.schedulers.few_step import FewStepScheduler, std_up
 
+WIDTH = 7.0
+"""of the range of log-SNR, around 0, whose midpoints are nodes"""
+
 
 class AncestralScheduler:
     """Chooses T nodes among a teacher's noise levels; between them go the Gaussian steps of MATH (2.1) and (2.2).
 
     Args:
         steps: T
-        nodes: trailing, leading, quadratic, logsnr, a list of T of the teacher's N levels, falling in 0..N-1 (the
+        nodes: trailing, leading, quadratic, logsnr, midpoints (of T equal parts of log-SNR from -3.5 to 3.5: where the
+            teacher decides what an image shows), a list of T of the teacher's N levels, falling in 0..N-1 (the
             timesteps of DDPM teachers), or for EDM and variance-exploding teachers karras
         eta: 1 gives the ancestral (DDPM) means and stds, 0 the deterministic (DDIM) ones
         last_std: std of the last step, and least std of the others, in units of the data, whose range is 2
@@ -25,6 +29,8 @@ class AncestralScheduler:
         rho: how much closer the karras nodes lie where there is little noise
         extra_node: whether the last step ends at the teacher's least noise, with the ancestral std, not at the data;
             for karras, as in the paper's runs of 4 steps
+        logsnr_shift: added to the log-SNR of the midpoints; negative ones have more noise, as large images need, whose
+            pixels say the same many times (Hoogeboom et al. 2023, arXiv:2301.11093)
 
     Raises:
         ConfigError: an option is out of its range
@@ -39,6 +45,7 @@ class AncestralScheduler:
         clip_sample: bool = True,
         rho: float = 7.0,
         extra_node: bool = False,
+        logsnr_shift: float = 0.0,
     ):
         if steps < 1:
             raise ConfigError("steps", f"{steps} steps cannot make a sample", "give 1 or more")
@@ -51,8 +58,10 @@ class AncestralScheduler:
             raise ConfigError("extra_node", f"nodes '{nodes}' have none", "set nodes: karras or leave it out")
         if extra_node and eta == 0:
             raise ConfigError("extra_node", "without noise (eta: 0) it is of no use", "leave it out")
+        if logsnr_shift and nodes != "midpoints":
+            raise ConfigError("logsnr_shift", f"nodes '{nodes}' have none", "set nodes: midpoints or leave it out")
         self.steps, self.nodes, self.eta, self.last_std = steps, nodes, eta, last_std
-        self.clip_sample, self.rho, self.extra_node = clip_sample, rho, extra_node
+        self.clip_sample, self.rho, self.extra_node, self.logsnr_shift = clip_sample, rho, extra_node, logsnr_shift
 
     def bind(self, levels: Levels) -> Schedule:
         """The steps over a teacher's levels, with the stds of (2.1).
@@ -90,7 +99,7 @@ class AncestralScheduler:
         timesteps, alphas, sigmas = (part.double() for part in levels[:3])
         if self.nodes == "karras":
             return karras(self.steps + self.extra_node, levels, self.rho)
-        chosen = choose_nodes(self.nodes, self.steps, alphas, sigmas)
+        chosen = choose_nodes(self.nodes, self.steps, alphas, sigmas, self.logsnr_shift)
         return timesteps[chosen], alphas[chosen], sigmas[chosen]
 
 
@@ -117,12 +126,15 @@ def karras(count: int, levels: Levels, rho: float) -> tuple[Tensor, Tensor, Tens
     return timesteps, alphas, alphas * nodes
 
 
-def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Tensor) -> list[int]:
+def choose_nodes(
+    nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Tensor, logsnr_shift: float = 0.0
+) -> list[int]:
     """``steps`` distinct of a teacher's N levels (each (N,), index 0 the cleanest), noisiest first.
 
     trailing, leading: evenly spaced from the noisy or the clean end, as in diffusers.
     quadratic: squares of evenly spaced roots up to 0.8 N (FastDPM, arXiv:2106.00132; SFT-PG's and DxMI's "VAR").
     logsnr: evenly spaced in log(alpha^2/sigma^2), the cleanest level left out.
+    midpoints: of equal parts of log(alpha^2/sigma^2) between -7/2 and 7/2, shifted by ``logsnr_shift``.
 
     Raises:
         ConfigError: the choice does not exist, or does not give that many distinct levels in 0..N-1
@@ -131,6 +143,7 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
     if not 1 <= steps <= n:
         raise ConfigError("steps", f"{steps} is not between 1 and the teacher's {n} levels")
     ratio = n / steps
+    log_snr = log_snrs(alphas, sigmas)
     if isinstance(nodes, list):
         chosen = nodes
     elif nodes == "trailing":
@@ -140,16 +153,28 @@ def choose_nodes(nodes: str | list[int], steps: int, alphas: Tensor, sigmas: Ten
     elif nodes == "quadratic":
         chosen = [int(r**2) for r in torch.linspace(math.sqrt(0.8 * n), 0, steps, dtype=torch.float64).tolist()]
     elif nodes == "logsnr":
-        alphas = alphas.double().clamp_min(1e-6)  # a zero-terminal-SNR teacher has a level without signal
-        log_snr = 2 * (alphas.log() - sigmas.double().log())
-        wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)[:-1]
-        chosen = (log_snr[None] - wanted[:, None]).abs().argmin(1).tolist()
+        even = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
+        chosen = nearest(log_snr, even[:-1])
+    elif nodes == "midpoints":
+        chosen = nearest(log_snr, WIDTH * ((torch.arange(steps) + 0.5) / steps - 0.5) + logsnr_shift)
     else:
-        raise ConfigError("nodes", f"'{nodes}' is not trailing, leading, quadratic, logsnr, karras or a list of levels")
+        known = "trailing, leading, quadratic, logsnr, midpoints, karras or a list of levels"
+        raise ConfigError("nodes", f"'{nodes}' is not {known}")
     if any(not isinstance(node, int) for node in chosen):
         raise ConfigError("nodes", f"{chosen} are not whole timesteps")
     if len(chosen) != steps or any(a <= b for a, b in zip([n, *chosen], [*chosen, -1], strict=True)):
         raise ConfigError(
             "nodes", f"{chosen} are not {steps} falling timesteps in 0..{n - 1}", "choose others or fewer steps"
         )
+    return chosen
+
+
+def log_snrs(alphas: Tensor, sigmas: Tensor) -> Tensor:
+    """``log(alpha^2/sigma^2)`` (N,), float64; finite at a level without signal, as zero-terminal-SNR teachers have."""
+    return 2 * (alphas.double().clamp_min(1e-6).log() - sigmas.double().log())
+
+
+def nearest(values: Tensor, wanted: Tensor) -> list[int]:
+    """The indices of ``values`` (N,) that come nearest to each of ``wanted`` (T,)."""
+    chosen: list[int] = (values[None] - wanted[:, None]).abs().argmin(1).tolist()
     return chosen

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dxmi.api import Annotations, Conditions, ConfigError, Levels, NetworkCall, Space, TeacherFamily
 from dxmi.api.errors import first_line
+from dxmi.api.fingerprint import fingerprint
 from dxmi.pipelines import PipelineFiles, download, families, family_of, look, pipeline_names
 from dxmi_plugins.teachers.networks import in_precision
 from dxmi_plugins.teachers.spaces import Pixels
@@ -52,6 +53,19 @@ class Teacher:
         config: Any = self.network.config
         size = config.sample_size
         return (config.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError if images (C,H,W) are not what it draws."""
+        expected = self.space.image_shape(self.shape)
+        if tuple(shape) != tuple(expected):
+            fix = f"set data.size: {expected[-1]}" if shape[0] == expected[0] else "use other data or another teacher"
+            raise ConfigError("data", f"images are {tuple(shape)}, the teacher draws {tuple(expected)} (C,H,W)", fix)
+
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the frozen parts that ``encode`` runs: settings, weights, dtypes; None without any."""
+        parts = [*self.space.parts, *self.conditions.parts]
+        parts = [*parts, *self.conditions.tokenizers] if parts else []
+        return fingerprint({str(i): part for i, part in enumerate(parts)}) if parts else None
 
     def encode(self, images: Tensor, about: Annotations) -> tuple[Tensor, Tensor | None]:
         """Images (B,C,H,W) in [-1, 1] and labels or captions -> x (B,*S), cond. Raises ConfigError."""

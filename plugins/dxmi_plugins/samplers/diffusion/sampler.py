@@ -11,13 +11,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dxmi.api import Annotations, ConfigError, CostToGo, Draw, GaussianSampler, Scheduler, Transition, randn
-from dxmi.api.fingerprint import fingerprint
 from dxmi.pipelines import keep_what_learns
 from dxmi_plugins.samplers.diffusion.export import load_network, save_pipeline, stock_scheduler
 from dxmi_plugins.samplers.diffusion.guidance import distance, guided
+from dxmi_plugins.samplers.diffusion.noise import NoisedStates, NoiseLevels
+from dxmi_plugins.samplers.diffusion.paths import landing, teacher_paths
 from dxmi_plugins.samplers.diffusion.rivals import solvers
+from dxmi_plugins.samplers.diffusion.scores import clean, reach
 from dxmi_plugins.samplers.diffusion.student_network import (
     Lora,
+    bare,
     check_student,
     make_network,
     merged,
@@ -29,7 +32,7 @@ from dxmi_plugins.teachers.describe import describe
 from dxmi_plugins.teachers.teacher import Teacher, load_teacher
 
 
-class DiffusionSampler(GaussianSampler):
+class DiffusionSampler(NoisedStates, GaussianSampler):
     """A pretrained pipeline as a sampler of T steps, in its own space: pixels, or the latents of its autoencoder.
 
     The means are those of the scheduler (MATH 2.2); the stds start there and are learned, the last one fixed.
@@ -86,6 +89,7 @@ class DiffusionSampler(GaussianSampler):
         if lora is not None:
             keep_what_learns(self)
         self.schedule = scheduler.bind(self.teacher.levels)
+        self.noise = NoiseLevels(self.teacher.levels, self.schedule)
         stds = self.schedule.stds.float()
         self.steps = len(stds)
         self.log_std = nn.Parameter(stds[:-1].log())
@@ -123,6 +127,41 @@ class DiffusionSampler(GaussianSampler):
             wanted = teacher.call(teacher.network.to(x.device), x, timesteps, cond)
         return distance(self.schedule, self.teacher.call(self.network, x, timesteps, cond), wanted, x, t)
 
+    def paths(self, n: int, steps: int, generator: Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """N paths of the (guided) teacher, x_0 to x_T (T+1,n,C,H,W), by DPM-Solver++(2M) in about ``steps`` steps."""
+        cond, x = self.conditions(n, generator), self.initial((n, *self.teacher.shape), generator)
+        return teacher_paths(self.original(), self.schedule, steps, x, cond), cond
+
+    def path_loss(self, x: Tensor, t: Tensor, x_next: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Mean distance of x0hat to the one whose step without noise lands on x_{t+1}, a scalar (MATH 3.8).
+
+        Divided by how far x0hat moves with the network's output, where that is above 1.
+        """
+        here, there = ((self.noise.alphas[k], self.noise.sigmas[k]) for k in (t, t + 1))
+        x0 = clean(self.schedule, self.teacher.call, self.network, (x, self.timesteps[t], *here), cond)
+        return ((x0 - landing(x, x_next, here, there)) / reach(self.schedule, x, *here).clamp_min(1)).abs().mean()
+
+    def score_network(self) -> nn.Module:
+        """A copy of the untouched teacher's network, without adapters, in float32; all of it learns."""
+        copied = bare(self.original().network)
+        if self.network.is_gradient_checkpointing:
+            copied.enable_gradient_checkpointing()
+        return copied  # type: ignore[no-any-return]
+
+    def denoised(
+        self, x: Tensor, level: Tensor, cond: Tensor | None = None, network: nn.Module | None = None
+    ) -> Tensor:
+        """The clean data (B,C,H,W) in x (B,C,H,W) at ``level`` (B,), by the (guided) teacher, without gradients.
+
+        Or by ``network``, one as ``score_network`` gives, which is not guided.
+        """
+        seen = self.noise.seen(x, level)
+        if network is not None:
+            return clean(self.schedule, self.teacher.call, network, seen, cond)
+        teacher = self.original()
+        with torch.no_grad():
+            return clean(self.schedule, teacher.call, teacher.network.to(x.device), seen, cond)
+
     def original(self) -> Teacher:
         """The teacher as it was, with its guidance: without the adapters, or loaded again where all of it learns."""
         if self.untouched is None:
@@ -131,9 +170,8 @@ class DiffusionSampler(GaussianSampler):
             if self.lora is None:
                 teacher.network.requires_grad_(False)
             call = teacher.call if self.lora is None else plain(teacher.call)
-            self.untouched = replace(
-                teacher, call=guided(call, self.guidance, self.null) if self.must_imitate else call
-            )
+            call = guided(call, self.guidance, self.null) if self.must_imitate else call
+            self.untouched = replace(teacher, call=call)
         return self.untouched
 
     def encode(self, batch: Tensor, about: Annotations = None) -> tuple[Tensor, Tensor | None]:
@@ -142,12 +180,7 @@ class DiffusionSampler(GaussianSampler):
 
     def encoder_fingerprint(self) -> str:
         """SHA-256 of autoencoder, text encoders and tokenizers: settings, weights, dtypes; "identity" without any."""
-        space, conditions = self.teacher.space, self.teacher.conditions
-        if not (space.parts or conditions.parts):
-            return super().encoder_fingerprint()
-        return fingerprint(
-            {str(i): part for i, part in enumerate([*space.parts, *conditions.parts, *conditions.tokenizers])}
-        )
+        return self.teacher.fingerprint() or super().encoder_fingerprint()
 
     def decode(self, x: Tensor) -> Tensor:
         """X (B,*S) -> images (B,C,H,W)."""
@@ -164,21 +197,14 @@ class DiffusionSampler(GaussianSampler):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError if images (C,H,W) are not what the teacher draws, or there is nothing to draw them at."""
         self.conditions(1)
-        expected = self.teacher.space.image_shape(self.teacher.shape)
-        if tuple(shape) != tuple(expected):
-            fix = f"set data.size: {expected[-1]}" if shape[0] == expected[0] else "use other data or another teacher"
-            raise ConfigError(
-                "data", f"images are {tuple(shape)}, the teacher draws {tuple(expected)} (C,H,W)", f"{fix}"
-            )
+        self.teacher.check(shape)
 
     def save_pretrained(self, folder: Path) -> None:
         """The student as a pipeline's folder: with the source of its scheduler, or after ``stock`` without code."""
         scheduler = self.plain_scheduler or self.schedule.with_stds(self.stds.tolist())
-        teacher, base, (name, trusted, precision) = self.teacher, None, self.source
-        if precision != "float32":  # its parts are rounded, and would not work beside a network that is not
-            teacher = load_teacher(name, trusted)
-            base = teacher.network
-        save_pipeline(teacher, merged(self.network, base), scheduler, folder)
+        rounded = self.source[2] != "float32"  # then its parts would not work beside a network that is not
+        teacher = load_teacher(*self.source[:2]) if rounded else self.teacher
+        save_pipeline(teacher, merged(self.network, teacher.network if rounded else None), scheduler, folder)
         if self.lora is not None and hasattr(self.teacher.pipeline, "save_lora_weights"):
             self.save_lora(folder / "lora")
 

@@ -97,6 +97,15 @@ def plain(call: NetworkCall) -> NetworkCall:
     return called
 
 
+def bare(network: Any) -> Any:
+    """A copy of the network in float32, on its device, without adapters and with nothing of it frozen."""
+    weights = {k.replace(".base_layer.", "."): w for k, w in network.state_dict().items() if ".lora_" not in k}
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
+        copied = type(network).from_config(network.config)
+    copied.load_state_dict(weights)
+    return copied.to(network.device).eval()
+
+
 def merged(network: Any, base: Any = None) -> Any:
     """A network of the same class, float32, with the adapters folded into its weights; without adapters this one.
 
@@ -104,12 +113,8 @@ def merged(network: Any, base: Any = None) -> Any:
     """
     if not any(isinstance(layer, LoraLayer) for layer in network.modules()):
         return network
-    weights = {k.replace(".base_layer.", "."): w for k, w in network.state_dict().items() if ".lora_" not in k}
-    if base is None:
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced at once
-            base = type(network).from_config(network.config)
-    else:
-        weights = base.state_dict()
+    base = bare(network) if base is None else base
+    weights = base.state_dict()
     for name, layer in network.named_modules():
         if isinstance(layer, LoraLayer):
             key = f"{name}.weight"
