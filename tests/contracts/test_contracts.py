@@ -21,7 +21,7 @@ KINDS = {
     "dxmi.evaluators": Evaluator,
 }
 IMAGES = (1, 8, 8)  # the event shape of plugins that know none themselves
-EVENTS = {"sphere_vgs": (8,)}  # of samplers that take no images
+EVENTS = {"sphere_vgs": (8,), "projected": (3, 8, 8)}  # of plugins that take no such images
 
 # What plugins need that have required options; TEACHER becomes the folder of a tiny DDPMPipeline.
 OPTIONS = {
@@ -52,7 +52,7 @@ OPTIONS = {
 DENSITIES = {"densities": {"name": "gaussian_mixture", "preset": "gmm9"}}  # what evaluators that read no images read
 # Teachers are no plugins of a config: a sampler finds them by the pipeline, and tests/teachers has their contract.
 INSTALLED = [(group, name) for group in KINDS for name in plugins.installed(group)]
-VALUES = [("conv", {"width": 8, "time": True}), ("mlp", {"time": True})]
+VALUES = [("conv", {"width": 8, "time": True}), ("mlp", {"time": True}), ("mlp", {"time": "noise"})]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def builder(group, name, teacher):
 
 def check(group, name, build, digits):
     if group == "dxmi.energies":
-        check_energy(build, build().event_shape or IMAGES)
+        check_energy(build, build().event_shape or EVENTS.get(name, IMAGES))
     elif group == "dxmi.samplers":
         check_sampler(build, EVENTS.get(name, IMAGES))
     elif group == "dxmi.schedulers":

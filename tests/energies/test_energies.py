@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dxmi_plugins.energies.conv import ConvEnergy, ResidualBlock
+from dxmi_plugins.energies.known.combinators import Tempered
 from dxmi_plugins.energies.mlp import MLPEnergy
 from torch import nn
 from torch.nn.functional import silu
@@ -201,3 +202,25 @@ def test_defaults_are_the_activations_of_old():
     assert ConvEnergy().act.negative_slope == 0.2
     with pytest.raises(ConfigError, match="activation: 'sine' is none of silu, gelu"):
         MLPEnergy(activation="sine")
+
+
+@both
+def test_a_noise_level_is_read_as_the_time(build):
+    """A number in [0, 1000], None being 0; near ones give near energies, and all of the network learns."""
+    energy, x = build(time="noise"), torch.randn(1, 1, 8, 8).repeat(4, 1, 1, 1)
+    e = energy(x, torch.tensor([0.0, 0.001, 500.0, 1000.0]))
+    assert energy.reads_noise and not build(time=True).reads_noise and not build().reads_noise
+    assert torch.equal(energy(x)[:1], e[:1]) and torch.equal(energy(x, torch.zeros(4, dtype=torch.long)), energy(x))
+    assert 0 < (e[1] - e[0]).abs() < 0.01 * min((e[2] - e[0]).abs(), (e[3] - e[2]).abs())
+    energy(torch.randn(4, 1, 8, 8), torch.tensor([0.0, 250.0, 500.0, 1000.0])).sum().backward()
+    assert all(p.grad is not None and p.grad.norm() > 0 for p in energy.parameters())
+
+
+def test_products_read_noise_where_all_experts_do():
+    told, steps = (MLPEnergy(width=8, time=time) for time in ("noise", True))
+    x, t = torch.randn(3, 2), torch.tensor([0.0, 10.0, 900.0])
+    product = told + 2 * told
+    assert product.reads_noise and Tempered(told).reads_noise and not (steps + steps).reads_noise
+    torch.testing.assert_close(product(x, t), 3 * told(x, t))
+    with pytest.raises(ConfigError, match="^experts: some are told how noisy x is, others a step"):
+        told + steps

@@ -4,14 +4,15 @@ import copy
 
 import pytest
 import torch
-from dxmi_plugins.energies.teacher_features import TeacherFeatures, blocks_of
+from dxmi_plugins.energies.encoder import NoiseClock, blocks_of, stem_of
+from dxmi_plugins.energies.teacher_features import TeacherFeatures
 from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
 from safetensors.torch import load_file
 from tiny import KINDS, tiny
 
-from dxmi.api import ConfigError
+from dxmi.api import ConfigError, noise_level
 from dxmi.game.algorithm import build_game
 from dxmi.runs import load_energy, save_energy
 
@@ -166,11 +167,17 @@ def test_copies_files_and_modes_keep_the_energy(tune, folder, tmp_path):
     assert not any(module._forward_hooks for module in energy.modules())
 
 
+def test_states_of_another_size_or_space_are_refused(folder):
+    energy = TeacherFeatures(folder("ddpm"), width=8)
+    for shape in [(5, 8, 8), (1, 4, 8)]:
+        with pytest.raises(ConfigError, match=rf"^teacher: its states are \(C,H,W\) \(1, 8, 8\), not \({shape[0]}, "):
+            energy(torch.randn(2, *shape))
+
+
 def test_an_error_in_the_network_is_the_networks(folder):
-    x, _ = state("ddpm", folder)
-    energy = built("ddpm", folder, x, None)
-    with pytest.raises(RuntimeError, match="channels"):
-        energy(torch.randn(2, 5, 8, 8))
+    energy = TeacherFeatures(folder("classes"), width=8)
+    with pytest.raises(IndexError):
+        energy(torch.randn(2, 1, 8, 8), cond=torch.tensor([0, 99]))
     assert not any(module._forward_hooks for module in energy.modules())
 
 
@@ -190,3 +197,117 @@ def test_impossible_options_are_refused(options, complaint, folder):
 def test_a_missing_teacher_is_refused():
     with pytest.raises(ConfigError, match="^teacher: there is no folder ./nowhere"):
         TeacherFeatures("./nowhere")
+
+
+SD3_TAPS = 2  # one block: its text's stream and its image's
+noised = pytest.mark.parametrize("heads", ["plain", "pool", "conv"])
+
+
+def levels_of(kind, folder):
+    levels = load_teacher(folder(kind)).levels
+    return levels, noise_level(levels.alphas, levels.sigmas).float()
+
+
+@every
+def test_the_teachers_own_levels_are_told_as_its_timesteps(kind, folder):
+    levels, known = levels_of(kind, folder)
+    timestep, scale = NoiseClock(levels)(known)
+    assert torch.equal(timestep, levels.timesteps.to(timestep.dtype))
+    assert timestep.is_floating_point() == levels.timesteps.is_floating_point()
+    assert torch.equal(scale, torch.ones_like(known))
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "edm", "sd3", "annealed"])
+def test_levels_between_are_told_the_nearest_timestep_or_one_between(kind, folder):
+    """To a third of the way whole numbers stay; others go a third of the way. Beyond the last there is the last."""
+    levels, known = levels_of(kind, folder)
+    third = known[:-1] + (known[1:] - known[:-1]) / 3
+    timestep, _ = NoiseClock(levels)(third)
+    low, high = levels.timesteps[:-1], levels.timesteps[1:]
+    wanted = low + (high - low) / 3 if levels.timesteps.is_floating_point() else low
+    torch.testing.assert_close(timestep, wanted.to(timestep.dtype), rtol=1e-3, atol=1e-3)
+    assert NoiseClock(levels)(torch.tensor([1000.0]))[0] == levels.timesteps[-1].to(timestep.dtype)
+
+
+def test_noised_states_are_shown_as_they_are_and_clean_ones_at_the_cleanest_level(folder):
+    x, seen = state("ddpm", folder)[0], []
+    energy = built("ddpm", folder, x, None, noised=True)
+    levels, known = levels_of("ddpm", folder)
+    energy.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+    energy(x, torch.stack([torch.zeros(()), known[0], known[700]]))
+    (shown, timestep), alpha = seen[-1], levels.alphas[0].float()
+    assert timestep.tolist() == [0, 0, 700]
+    torch.testing.assert_close(shown, torch.stack([alpha * x[0], x[1], x[2]]))
+    assert torch.equal(energy(x), energy(x, torch.zeros(3)))  # None is clean
+
+
+@noised
+@every
+def test_every_resolution_is_seen_and_all_of_it_learns(kind, heads, folder):
+    """Conditions, text streams and attention included, through second derivatives as gradient penalties take."""
+    x, cond = state(kind, folder)
+    energy = built(kind, folder, x, cond, noised=True, tune=True, heads=heads)
+    assert energy.reads_noise
+    stem = 0 if heads == "plain" else len(stem_of(load_teacher(folder(kind)).network))
+    found = energy.features(x, cond)
+    assert len(found) == {"dit": 1, "sd3": SD3_TAPS}.get(kind, 3 + stem)
+    if stem:
+        assert [h.shape[2:] for h in found[:2]] == [x.shape[2:], (x.shape[2] // 2, x.shape[3] // 2)]
+    x, t = x.requires_grad_(), torch.tensor([0.0, 400.0, 999.0])
+    e = energy(x, t, cond)
+    (gradient,) = torch.autograd.grad(e.sum(), x, create_graph=True)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    (e.square().sum() + gradient.square().sum()).backward()
+    assert not [name for name, p in energy.named_parameters() if p.grad is None]
+
+
+@noised
+def test_the_level_is_told_to_network_and_head(heads, folder):
+    x, _ = state("ddpm", folder)
+    energy = built("ddpm", folder, x, None, noised=True, heads=heads)
+    same, t = x[:1].expand_as(x), torch.tensor([0.0, 300.0, 800.0])
+    assert len(set(energy(same, t).tolist())) == 3
+    if heads == "plain":
+        return
+    maps = [h[:1] for h in energy.features(x)]
+    assert energy.head(maps, t[1:2]) != energy.head(maps, t[2:])
+
+
+@noised
+@pytest.mark.parametrize("tune", [False, True])
+def test_noised_energies_are_kept(heads, tune, folder, tmp_path):
+    x, cond = state("ddpm", folder)
+    options = {"width": 8, "tune": tune, "noised": True, "heads": heads}
+    energy, t = built("ddpm", folder, x, cond, **options), torch.tensor([0.0, 300.0, 800.0])
+    e = energy(x, t)
+    save_energy(energy, {"name": "teacher_features", "teacher": folder("ddpm"), **options}, 4, tmp_path)
+    saved = load_file(tmp_path / "model.safetensors").keys()
+    assert saved == {name for name, p in energy.named_parameters() if p.requires_grad}
+    assert any(name.startswith("network.") for name in saved) == tune
+    assert torch.equal(load_energy(tmp_path)(x, t), e) and torch.equal(copy.deepcopy(energy)(x, t), e)
+
+
+def test_energies_of_before_load(folder):
+    """What earlier versions saved of a frozen encoder's energy, and what it gave."""
+    x, _ = state("ddpm", folder)
+    energy = TeacherFeatures(folder("ddpm"), width=2)
+    weights = {"head.0.weight": torch.linspace(-1, 1, 2 * 48).view(2, 48), "head.0.bias": torch.zeros(2)}
+    energy.load_state_dict(weights | {"head.2.weight": torch.ones(1, 2), "head.2.bias": torch.zeros(1)})
+    parts = []
+    for h in energy.features(x):
+        both = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1)
+        parts.append((both - both.mean(1, keepdim=True)) / (both.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt())
+    wanted = torch.nn.functional.silu(torch.cat(parts, 1) @ weights["head.0.weight"].T).sum(1)
+    torch.testing.assert_close(energy(x), wanted)
+    assert not energy.reads_noise and torch.equal(energy(x, torch.full((3,), 4)), energy(x))  # steps are not read
+
+
+def test_a_sampler_learns_through_the_fused_attention(folder):
+    """Penalties ask at a leaf, and get plain attention; what comes from a sampler keeps the kernels."""
+    x, cond = state("dit", folder)
+    energy, asked = built("dit", folder, x, cond), []
+    attention = energy.network.transformer_blocks[0].attn1
+    attention.register_forward_pre_hook(lambda *_: asked.append(torch.backends.cuda.flash_sdp_enabled()))
+    energy(x.requires_grad_(), cond=cond)
+    energy(x * 1, cond=cond)
+    assert asked == [False, True]

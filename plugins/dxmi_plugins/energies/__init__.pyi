@@ -14,6 +14,7 @@ from .known.wells import DoubleWell as DoubleWell
 from .known.wells import ManyWell as ManyWell
 from .mlp import MLPEnergy as MLPEnergy
 from .pair_distances import PairDistances as PairDistances
+from .projected import Projected as Projected
 from .separable import Separable as Separable
 from .sphere_autoencoder import SphereAutoencoder as SphereAutoencoder
 from .teacher_features import TeacherFeatures as TeacherFeatures

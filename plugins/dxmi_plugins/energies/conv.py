@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dxmi.api import ConfigError, Energy
 from dxmi_plugins.energies.conditioning import projection
-from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act
+from dxmi_plugins.energies.layers import Activation, Time, act, time_embedding
 
 
 class ResidualBlock(nn.Module):
@@ -35,7 +35,8 @@ class ConvEnergy(Energy):
     Args:
         width: channels of the first third of the blocks; the others have twice as many
         blocks: number of residual blocks
-        time: whether it uses ``t``, as a separate value network must
+        time: whether it uses ``t``, as a separate value network must; noise where t is no step but how noisy x is, in
+            [0, 1000] (``reads_noise``)
         activation: of the blocks and before the pool; leaky_relu, the paper's, has the slope 0.2. A smooth one (silu,
             gelu, softplus) where samplers follow the gradient
         classes: number of classes where the conditions are labels, whose embeddings' inner product with the pooled
@@ -50,7 +51,7 @@ class ConvEnergy(Energy):
         self,
         width: int = 128,
         blocks: int = 6,
-        time: bool = False,
+        time: Time = False,
         activation: Activation = "leaky_relu",
         classes: int = 0,
         text: bool = False,
@@ -60,7 +61,8 @@ class ConvEnergy(Energy):
             raise ConfigError("conv", "width and blocks are at least 1")
         widths = [width if k < max(1, blocks // 3) else 2 * width for k in range(blocks)]
         self.stem = nn.LazyConv2d(width, 3, padding=1)
-        self.time = TimeEmbedding(width) if time else None
+        self.time = time_embedding(time, width)
+        self.reads_noise = time == "noise"
         self.blocks = nn.Sequential(
             *(
                 ResidualBlock(i, o, k % 2 == 0, activation)

@@ -14,6 +14,8 @@ from dxmi.api import ConfigError
 from dxmi.api.noise import per_row
 
 Activation = Literal["silu", "gelu", "softplus", "tanh", "elu", "relu", "leaky_relu"]
+Time = bool | Literal["noise"]
+"""whether a network is told t: a step, or as ``noise`` a noise level"""
 
 
 MODULES: dict[str, type[nn.Module]] = {
@@ -115,3 +117,27 @@ class TimeEmbedding(nn.Module):
             raise ConfigError("this network was built with time", "true and needs a time t")
         angles = t.to(like.dtype)[:, None] * self.frequencies
         return self.linear(torch.cat([angles.sin(), angles.cos()], 1))  # type: ignore[no-any-return]
+
+
+class NoiseEmbedding(nn.Module):
+    """Sines and cosines of a noise level, then a perceptron: t (B,) in [0, 1000], None for clean -> (B,width)."""
+
+    def __init__(self, width: int, frequencies: int = 16):
+        super().__init__()
+        self.frequencies: Tensor
+        scales = torch.exp(-math.log(1e4) * torch.arange(frequencies) / frequencies)
+        self.register_buffer("frequencies", scales, persistent=False)
+        self.body = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor | None, like: Tensor) -> Tensor:
+        """T (B,) or None, of states like (B,*S) -> (B,width)."""
+        level = like.new_zeros(len(like)) if t is None else t.to(like.dtype)
+        angles = level[:, None] * self.frequencies
+        return self.body(torch.cat([angles.sin(), angles.cos()], 1))  # type: ignore[no-any-return]
+
+
+def time_embedding(time: Time, width: int) -> TimeEmbedding | NoiseEmbedding | None:
+    """What a network makes of its t; None where it is told none."""
+    if time == "noise":
+        return NoiseEmbedding(width)
+    return TimeEmbedding(width) if time else None

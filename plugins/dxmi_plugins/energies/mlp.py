@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dxmi.api import ConfigError, Energy
 from dxmi_plugins.energies.conditioning import projection
-from dxmi_plugins.energies.layers import Activation, TimeEmbedding, act, features
+from dxmi_plugins.energies.layers import Activation, Time, act, features, time_embedding
 
 
 class MLPEnergy(Energy):
@@ -17,7 +17,8 @@ class MLPEnergy(Energy):
     Args:
         width: units of a hidden layer
         depth: number of hidden layers
-        time: whether it uses ``t``, as a separate value network must
+        time: whether it uses ``t``, as a separate value network must; noise where t is no step but how noisy x is, in
+            [0, 1000] (``reads_noise``)
         frequencies: number of random Fourier features seen beside the input; 0 for none, 32 for modes far narrower than
             the distances between them
         bandwidth: std of those frequencies, in radians a unit of the input: about one over the finest distance
@@ -36,7 +37,7 @@ class MLPEnergy(Energy):
         self,
         width: int = 128,
         depth: int = 2,
-        time: bool = False,
+        time: Time = False,
         activation: Activation = "silu",
         frequencies: int = 0,
         bandwidth: float = 1.0,
@@ -53,7 +54,8 @@ class MLPEnergy(Energy):
         self.prior = prior
         self.features = features(frequencies, bandwidth)
         self.stem = nn.LazyLinear(width)
-        self.time = TimeEmbedding(width) if time else None
+        self.time = time_embedding(time, width)
+        self.reads_noise = time == "noise"
         hidden = [layer for _ in range(depth - 1) for layer in (act(activation), nn.Linear(width, width))]
         self.body = nn.Sequential(*hidden, act(activation), nn.Linear(width, 1))
         self.projection = projection(classes, text, width)

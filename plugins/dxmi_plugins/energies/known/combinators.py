@@ -28,6 +28,7 @@ class Tempered(Energy):
         if not (tau > 0 and math.isfinite(tau)):
             raise ConfigError("tau", f"{tau} is not positive")
         self.energy, self.tau, self.event_shape = energy, tau, energy.event_shape
+        self.reads_noise = energy.reads_noise
         self.log_z = energy.log_z if tau == 1 else None
         if tau == 1 and isinstance(energy, ExactDraws):
             self.sample = energy.sample
