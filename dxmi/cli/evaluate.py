@@ -14,7 +14,7 @@ from dxmi.config import plugins
 
 IMAGES = (
     *("reference", "floor", "extractor", "seeds", "batch_size", "schedulers", "steps", "prompts", "column", "label"),
-    "evaluator",
+    *("evaluator", "steps_like"),
 )
 """parameters of pipelines, runs and stored images alone"""
 OTHERS = ("pipeline", "metrics", "n", "seed", "out")
@@ -109,6 +109,7 @@ def run_images(options: argparse.Namespace, overrides: list[str]) -> None:
         "prompts": options.prompt,
         "column": options.column,
         "label": options.label,
+        "steps_like": options.steps_like,
         "out": options.out,
     }
     quiet()

@@ -18,6 +18,7 @@ FLAGS: dict[str, dict[str, str]] = {
         "batch_size": "--batch-size",
         "reference": "--reference",
         "floor": "--floor",
+        "steps_like": "--steps-like",
         "metrics": "--metrics",
         "evaluator": "--evaluator",
         "extractor": "--extractor",

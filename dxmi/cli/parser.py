@@ -123,8 +123,9 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--floor", help=floor + "halves, random halves of the reference against each other)")
     evaluate.add_argument(
         "--metrics",
-        help="which, as in fid,kid,isc,prc,accuracy; of a run on a known density ess,w2 and so on: elbo, eubo, log_z, "
-        "log_z_forward, log_z_exact, ess and those of the evaluator densities (default: all that can be had)",
+        help="which, as in fid,kid,isc,prc,accuracy,shares,nearest; of a run on a known density ess,w2 and so on: "
+        "elbo, eubo, log_z, log_z_forward, log_z_exact, ess and those of the evaluator densities (default: all that "
+        "can be had but nearest)",
     )
     evaluate.add_argument(
         "--evaluator",
@@ -142,6 +143,8 @@ def add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--prompt", action="append", help="caption for pipelines that draw from text; may be repeated"
     )
+    like = "of a run: say how many steps of this solver of its teacher it is like, as unipc (measured at 2 to 10)"
+    dashed(evaluate, "--steps-like", metavar="SOLVER", help=like)
     evaluate.add_argument("--column", help="column of images (default: image)")
     labels = "column of labels, where there is one, for the accuracy of stored images, the floor's among them"
     evaluate.add_argument("--label", help=labels)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -24,6 +25,10 @@ from dxmi.runs.folder import Run
 
 USUAL = 64
 """images drawn at once"""
+STEPS = (2, 3, 4, 5, 6, 7, 8, 10)
+"""numbers of steps of the solver that a student is held against"""
+RIVAL = "teacher-"
+"""before the names of a student's rivals"""
 
 
 class Candidate(NamedTuple):
@@ -158,6 +163,30 @@ def pipeline_candidates(
             kept = keeping(options)
             rows.append(draw_candidate(draw, title, steps, nfe, accelerator, shape=shape, made=made, **kept))
     return rows
+
+
+def solver_candidates(
+    source: Any, options: EvaluateOptions, shape: tuple[int, ...], accelerator: Accelerator
+) -> list[Candidate]:
+    """The teacher of a run under the solver that ``steps_like`` names, by ``STEPS``, as ``dxmi train`` draws from it.
+
+    shape: S of a sample
+
+    Raises:
+        ConfigError: the source is no run that left a pipeline, or its teacher has no such solver
+    """
+    run, key = Run.find(source), "steps_like"
+    require(run is not None and run.kind == "training", key, "what is measured is no run, so it has no teacher")
+    assert run is not None and options.steps_like is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # adapters start at random; the teacher's call leaves them out
+        sampler = run.checked().build().sampler.to(accelerator.device).eval()
+    solvers, name = sampler.rivals(), f"{RIVAL}{options.steps_like.removeprefix(RIVAL)}"
+    known = ", ".join(solver.removeprefix(RIVAL) for solver in solvers)
+    require(name in solvers, key, f"the teacher has no solver '{options.steps_like}'", f"it has {known or 'none'}")
+    made = {"run": fingerprint({"sampler": sampler}), "sampler": run.config["sampler"], "solver": name}
+    more = {"shape": shape, "made": made, **keeping(options)}
+    return [draw_candidate(solvers[name], name, k, k * sampler.rival_calls, accelerator, **more) for k in STEPS]
 
 
 def keeping(options: EvaluateOptions) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from dxmi.api import ConfigError
 from dxmi.api.errors import require
 from dxmi.config.machine import check_processes
 from dxmi.data import Images
-from dxmi.evaluation.candidates import Candidate, candidates, stored_candidate
+from dxmi.evaluation.candidates import Candidate, candidates, solver_candidates, stored_candidate
 from dxmi.evaluation.density_runs import density_report
 from dxmi.evaluation.earlier_reports import earlier, joined, keep
+from dxmi.evaluation.headline import distance_of, in_question, likened, too_coarse
 from dxmi.evaluation.measure import Measurement, stamp
 from dxmi.evaluation.options import EvaluateOptions, judging, published
 from dxmi.evaluation.report import FLOOR, Report
@@ -40,6 +41,7 @@ def evaluate(
     column: str = "image",
     label: str | None = None,
     floor: Given | None = "halves",
+    steps_like: str | None = None,
     out: str | Path | None = None,
 ) -> Report:
     """Measure samples of a pipeline, or stored images, against reference images: ``dxmi evaluate`` in Python.
@@ -62,6 +64,8 @@ def evaluate(
         label: column of labels, where there is one, for the accuracy of stored images, the floor's among them
         floor: other images of the same kind as the reference, such as a test set, for the row ``data-floor``; halves
             measures random halves of the reference against each other, None leaves the row out
+        steps_like: of a run, a solver to draw from its teacher with, as unipc or ddim: in 2, 3, 4, 5, 6, 7, 8 and 10
+            steps, until it is as good. The report then says how many steps of it the run is like, by interpolation
         out: folder for table.md, report.json, picture.png and the images, which the same call again takes up
 
     Raises:
@@ -83,6 +87,7 @@ def evaluate(
         column=column,
         label=label,
         floor=floor,
+        steps_like=steps_like,
         out=out,
     )
     run = Run.find(pipeline)
@@ -101,6 +106,7 @@ def measured(source: Any, reference: Given, options: EvaluateOptions, accelerato
     judge = options.judge(statistics)
     asked = candidates(source, options, accelerator)
     drawn = any(row.noise is not None for row in asked)
+    solvers = solver_candidates(source, options, asked[0].shape, accelerator) if options.steps_like else []
     column, label = options.column, options.label
     real = None if statistics else images(reference, "reference", column, label, strict=drawn)
     others = floor_candidates(options, accelerator)
@@ -109,17 +115,32 @@ def measured(source: Any, reference: Given, options: EvaluateOptions, accelerato
     what = {"name": Path(str(statistics)).name} if real is None else real.stamp()
     made = stamp(asked, [judge], what, list(seeds) if drawn else [], size)
     folder = options.folder
-    wanted = [{"name": row.name, "steps": row.steps, "subject": row.made} for row in asked]
+    wanted = [{"name": row.name, "steps": row.steps, "subject": row.made} for row in [*asked, *solvers]]
     before = None if folder is None else earlier(folder, wanted, made)
     work = Measurement(judge, real, seeds, size, accelerator)
     with judging(judge):
         floors = [work.row(candidate) for candidate in others]  # first, to fail before all is drawn
         rows = [work.row(candidate) for candidate in asked]
+        if solvers:
+            rows = likened([*rows, *until_as_good(work, solvers, rows)], len(rows))
+    for line in too_coarse(in_question(rows), FLOOR):
+        work.screen.tell(f"note: {line}")
     report = Report([*rows, *(work.halves() if options.halves else floors)], made | {"samples": rows[0]["samples"]})
     report = report if before is None else joined(report, before)
     if folder is not None and accelerator.is_main_process:
         keep(report, before, folder, work.screen.tell)
     return report
+
+
+def until_as_good(
+    work: Measurement, solvers: Sequence[Candidate], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of a solver in more and more steps, until it is as good as the best of ``rows``; none without a distance."""
+    metric = distance_of(rows)
+    if metric is None:
+        work.screen.tell("note: steps_like: the evaluator measured no Fréchet distance first")
+        return []
+    return work.until(solvers, metric, min(row["metrics"][metric] for row in rows))
 
 
 def floor_candidates(options: EvaluateOptions, accelerator: Accelerator) -> list[Candidate]:

@@ -15,6 +15,7 @@ from dxmi.api import ConfigError, Evaluator, Samples, as_samples
 from dxmi.api.evaluator import Counted
 from dxmi.data import Images, Items
 from dxmi.evaluation.candidates import Candidate
+from dxmi.evaluation.headline import likened, too_coarse
 from dxmi.evaluation.kept_samples import versions
 from dxmi.evaluation.report import FLOOR, over_seeds
 from dxmi.evaluation.shared_samples import SharedSamples, StoredSamples
@@ -111,13 +112,17 @@ def compare(
         tell: hears what is going on, and what evaluators warn of, each line once
 
     Returns:
-        ``{rows, stamp}``; a row is ``{name, steps, nfe, samples, metrics}``
+        ``{rows, stamp}``; a row is ``{name, steps, nfe, samples, metrics}``, the student's with ``steps_like``, see
+        ``likened``, if a rival was measured at several numbers of steps
     """
     said, figures = set[str](), list[dict[str, Any]]()
     for row in rows:
         tell(f"evaluating {row.name} at {row.steps} steps")
         with noted(tell, said):
             figures.append(row.row(measure(evaluators, reference, row.samples(seed))))
+    figures = likened(figures)
+    for line in too_coarse(figures, FLOOR):
+        tell(f"note: {line}")
     return {"rows": figures, "stamp": stamp(rows, evaluators, about, seed, figures[0]["samples"])}
 
 
@@ -159,6 +164,15 @@ class Measurement:
         if candidate.noise is None and name != FLOOR and row["samples"] < self.size:
             tell(f"note: {row['samples']} images of {name} were measured, not {self.size}")
         return row
+
+    def until(self, candidates: Sequence[Candidate], metric: str, level: float) -> list[dict[str, Any]]:
+        """Rows of one candidate after the other, until a figure is at ``level`` or below."""
+        rows = list[dict[str, Any]]()
+        for candidate in candidates:
+            rows.append(self.row(candidate))
+            if rows[-1]["metrics"][metric] <= level:
+                break
+        return rows
 
     def with_bar(self, samples: SharedSamples, name: str) -> dict[str, Any]:
         """``measure`` with a bar of the images that this process has had, where somebody looks at it."""

@@ -41,6 +41,7 @@ class EvaluateOptions:
     column: str = "image"
     label: str | None = None
     floor: Given | None = "halves"
+    steps_like: str | None = None
     out: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +58,9 @@ class EvaluateOptions:
         require(all(0 <= seed < 2**32 for seed in seeds), "seeds", f"{seeds} are not all between 0 and 2^32 - 1")
         require(size is None or 1 <= size <= CHUNK, "batch_size", f"{size} is not between 1 and {CHUNK}")
         require(all(k >= 1 for k in steps), "steps", f"{steps} are not all positive")
+        like, asked = self.steps_like, self.metrics is None or "fid" in self.metrics
+        require(like is None or isinstance(like, str), "steps_like", f"{like!r} is no name of a solver")
+        require(like is None or asked, "steps_like", "it goes by a Fréchet distance", "take fid into metrics")
 
     @property
     def folder(self) -> Path | None:

@@ -27,14 +27,18 @@ class Report:
 
     ``metrics`` are means over seeds, ``spread`` standard deviations (n - 1) and ``minimum`` the smallest; ``seeds``
     holds each seed's own figures. ``nfe`` counts calls of the network for one sample, ``subject`` says what was
-    measured. The rows of a run's ``evaluation.json`` have neither seeds nor a subject.
+    measured. The rows of a run's ``evaluation.json`` have neither seeds nor a subject. ``steps_like`` says how many
+    steps of which solver a row is like, where that was measured.
     """
 
     rows: list[dict[str, Any]]
     stamp: dict[str, Any]
 
     def table(self) -> str:
-        """Markdown: a row for each that was measured, mean +- spread over seeds and the minimum in brackets."""
+        """Markdown: a row for each that was measured, mean +- spread over seeds and the minimum in brackets.
+
+        Last comes the data's own if they are drawn again, and below what the first row is like, where both are known.
+        """
         return markdown(self.rows)
 
     def show(self) -> None:

@@ -9,12 +9,17 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from dxmi.evaluation.headline import AGAIN, headlines
 from dxmi.screen import show as show_table
 
 ENOUGH = 50_000  # samples of a Fréchet distance; one over fewer says so
 
 
-HIDDEN = ("f_score", "accuracy/")  # of tables; the JSON has them
+HIDDEN = ("f_score", "accuracy/", "class_share_")  # of tables; the JSON has them
+
+
+DRAWN_AGAIN = "data drawn again"
+"""the row of what as many of the data's own would get, which is no row of the report: figures have it beside them"""
 
 
 def metric_label(name: str, samples: int) -> str:
@@ -29,10 +34,10 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The rows as text, the heading first; of each seed's own spreads and of single classes the JSON alone tells.
 
     ``n`` is the number of samples of each row, which the heading of Fréchet distances has of the first; calls of the
-    network are told where a row has others than steps.
+    network are told where a row has others than steps. Floors of the first row are a row of their own.
     """
     metrics = dict.fromkeys(m for row in rows for m in row["metrics"])
-    shown = [m for m in metrics if not m.endswith("_std") and not m.startswith(HIDDEN)]
+    shown = [m for m in metrics if not m.endswith(("_std", AGAIN)) and not m.startswith(HIDDEN)]
     counted = any(row["nfe"] not in (None, row["steps"]) for row in rows)
     heading = ["", "steps", *["nfe"] * counted, "n", *(metric_label(m, rows[0]["samples"]) for m in shown)]
     lines = [heading]
@@ -40,6 +45,10 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         nfe = "" if row["nfe"] is None else f"{row['nfe']:g}"
         first = [row["name"], str(row["steps"] or ""), *[nfe] * counted, str(row["samples"])]
         lines.append([*first, *(figure(row, m, rows[0]["samples"]) for m in shown)])
+    floors = [rows[0]["metrics"].get(m + AGAIN) for m in shown]
+    if any(value is not None for value in floors):
+        first = [DRAWN_AGAIN, "", *[""] * counted, str(rows[0]["samples"])]
+        lines.append([*first, *("" if value is None else f"{value:.3g}" for value in floors)])
     return lines
 
 
@@ -57,9 +66,10 @@ def figure(row: dict[str, Any], metric: str, headed: int) -> str:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table of the rows."""
+    """A Markdown table of the rows, and below what the first is like."""
     heading, *body = (f"| {' | '.join(row)} |" for row in cells(rows))
-    return "\n".join([heading, "|" + "---|" * len(cells(rows)[0]), *body])
+    table = [heading, "|" + "---|" * len(cells(rows)[0]), *body]
+    return "\n".join([*table, *(line for told in headlines(rows) for line in ("", told))])
 
 
 def card_figures(evaluation: dict[str, Any] | None) -> str | None:
@@ -90,7 +100,7 @@ def table(heading: Sequence[str], body: Sequence[Sequence[str]], folded: bool = 
 def report_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of a report for the screen, and below what their figures mean."""
     heading, *body = cells(rows)
-    shown, lines = table(heading, body, gap=0), []
+    shown, lines = table(heading, body, gap=0), headlines(rows)
     if any(row.get("spread") for row in rows):
         lines.append("mean ±standard deviation over seeds (minimum)")
     if any(name.startswith(("fd_", "fid")) for name in heading):
