@@ -90,6 +90,28 @@ def test_logsnr_nodes_are_evenly_spaced_within_one_level(steps):
         assert beside.min() <= wanted <= beside.max()
 
 
+@pytest.mark.parametrize("kind", ["vp", "flow"])
+@pytest.mark.parametrize(("steps", "shift"), [(1, 0.0), (2, 0.0), (4, 0.0), (4, -1.0), (10, 0.5)])
+def test_midpoints_are_those_of_equal_parts_of_log_snr_within_one_level(kind, steps, shift):
+    rows = bound(steps, kind, nodes="midpoints", logsnr_shift=shift).rows
+    part = 3.5 / steps**0.5
+    wanted = shift - part * (steps - 1) / 2 + part * torch.arange(steps, dtype=torch.float64)
+    found = 2 * (rows[:, 1] / rows[:, 2]).log()
+    alphas, sigmas = levels(kind)
+    gaps = (2 * (alphas / sigmas).log()).diff().abs()
+    for near, exact in zip(found, wanted, strict=True):
+        place = (2 * (alphas / sigmas).log() - exact).abs().argmin()
+        assert (near - exact).abs() <= gaps[max(place - 1, 0) : place + 1].max() / 2 + 1e-9
+    assert (rows[:-1, 5] > 0.1 * rows[:-1, 4]).all()  # the stds of (2.1) are no smaller than a few steps need
+
+
+def test_four_midpoints_of_linear_betas():
+    """Near the nodes that did best on digits."""
+    assert choose_nodes("midpoints", 4, *levels()) == [514, 345, 181, 78]
+    assert choose_nodes("midpoints", 2, *levels()) == [380, 155]
+    assert choose_nodes("midpoints", 1, *levels()) == [258]
+
+
 def test_listed_nodes_are_taken_as_they_are():
     scheduler = bound(steps=3, nodes=[700, 30, 2])
     assert scheduler.timesteps.tolist() == [700, 30, 2]
@@ -112,6 +134,8 @@ def test_listed_nodes_are_taken_as_they_are():
         ([N, 1], 2, "nodes"),
         ([5, -1], 2, "nodes"),
         ("quadratic", 999, "nodes"),
+        ("midpoints", 999, "nodes"),
+        ("middles", 3, "^nodes: 'middles' is not trailing, .*midpoints"),
     ],
 )
 def test_impossible_nodes_are_refused(nodes, steps, named):
@@ -127,6 +151,7 @@ def test_impossible_nodes_are_refused(nodes, steps, named):
         ({"eta": 1.1}, "eta"),
         ({"last_std": 0.0}, "last_std"),
         ({"nodes": "karras", "rho": 0.0}, "^rho: 0.0 is not positive"),
+        ({"logsnr_shift": 1.0}, "^logsnr_shift: nodes 'trailing' have none; set nodes: midpoints"),
         ({"extra_node": True}, "^extra_node: nodes 'trailing' have none"),
         ({"nodes": "karras", "extra_node": True, "eta": 0.0}, "^extra_node: without noise"),
     ],
