@@ -10,8 +10,8 @@ from torch import Tensor
 from dxmi.api import ConfigError, Levels, Schedule
 from dxmi_plugins.schedulers.few_step import FewStepScheduler, std_up
 
-WIDTH = 7.0
-"""of the range of log-SNR, around 0, whose midpoints are nodes"""
+WIDTH = 3.5
+"""of the range of log-SNR, around 0, whose midpoint is the node of one step; for T steps it is sqrt(T) times as wide"""
 
 
 class AncestralScheduler:
@@ -19,9 +19,9 @@ class AncestralScheduler:
 
     Args:
         steps: T
-        nodes: trailing, leading, quadratic, logsnr, midpoints (of T equal parts of log-SNR from -3.5 to 3.5: where the
-            teacher decides what an image shows), a list of T of the teacher's N levels, falling in 0..N-1 (the
-            timesteps of DDPM teachers), or for EDM and variance-exploding teachers karras
+        nodes: trailing, leading, quadratic, logsnr, midpoints (of T equal parts of 3.5*sqrt(T) of log-SNR around 0:
+            where the teacher decides what an image shows), a list of T of the teacher's N levels, falling in 0..N-1
+            (the timesteps of DDPM teachers), or for EDM and variance-exploding teachers karras
         eta: 1 gives the ancestral (DDPM) means and stds, 0 the deterministic (DDIM) ones
         last_std: std of the last step, and least std of the others, in units of the data, whose range is 2
         clip_sample: clip the mean of the last step to [-1, 1], so that an energy sees what a picture can show; latents
@@ -134,7 +134,7 @@ def choose_nodes(
     trailing, leading: evenly spaced from the noisy or the clean end, as in diffusers.
     quadratic: squares of evenly spaced roots up to 0.8 N (FastDPM, arXiv:2106.00132; SFT-PG's and DxMI's "VAR").
     logsnr: evenly spaced in log(alpha^2/sigma^2), the cleanest level left out.
-    midpoints: of equal parts of log(alpha^2/sigma^2) between -7/2 and 7/2, shifted by ``logsnr_shift``.
+    midpoints: of equal parts of log(alpha^2/sigma^2) from -1.75*sqrt(T) to 1.75*sqrt(T), shifted by ``logsnr_shift``.
 
     Raises:
         ConfigError: the choice does not exist, or does not give that many distinct levels in 0..N-1
@@ -156,7 +156,7 @@ def choose_nodes(
         even = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
         chosen = nearest(log_snr, even[:-1])
     elif nodes == "midpoints":
-        chosen = nearest(log_snr, WIDTH * ((torch.arange(steps) + 0.5) / steps - 0.5) + logsnr_shift)
+        chosen = nearest(log_snr, WIDTH * math.sqrt(steps) * ((torch.arange(steps) + 0.5) / steps - 0.5) + logsnr_shift)
     else:
         known = "trailing, leading, quadratic, logsnr, midpoints, karras or a list of levels"
         raise ConfigError("nodes", f"'{nodes}' is not {known}")
