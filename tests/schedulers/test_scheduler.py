@@ -91,7 +91,7 @@ def test_logsnr_nodes_are_evenly_spaced_within_one_level(steps):
 
 
 @pytest.mark.parametrize("kind", ["vp", "flow"])
-@pytest.mark.parametrize(("steps", "shift"), [(1, 0.0), (1, 1.0), (4, 0.0), (4, -1.0)])
+@pytest.mark.parametrize(("steps", "shift"), [(1, 0.0), (2, 0.0), (4, 0.0), (4, -1.0), (10, 0.5)])
 def test_midpoints_are_those_of_equal_parts_of_log_snr_within_one_level(kind, steps, shift):
     rows = bound(steps, kind, nodes="midpoints", logsnr_shift=shift).rows
     part = 3.5 / steps**0.5
