@@ -26,6 +26,7 @@ from dxmi_plugins.evaluators.fidelity.scores import SEED
 from dxmi_plugins.evaluators.fidelity.statistics_files import read_published
 
 INCEPTION = "inception-v3-compat"
+FLOOR_DRAWS = 5
 
 
 UNTOLD = "not told by the file"
@@ -82,7 +83,7 @@ class Fidelity:
         reference_statistics: str | None = None,
         infinity: bool = False,
         bootstrap: int = 0,
-        floor_draws: int = 5,
+        floor_draws: int = FLOOR_DRAWS,
     ):
         check_some("metrics", metrics, self.METRICS)
         if samples is not None and samples < 2:
@@ -151,7 +152,7 @@ class Fidelity:
             else {"name": self.published.name, "sha256": file_sha256(self.published), "resize": UNTOLD},
             "infinity": f"{PARTS} disjoint parts, linear in 1/n",
             "bootstrap": self.bootstrap,
-            "floor": f"{self.floor_draws} draws of as many of the reference with replacement, median",
+            **({} if self.floor_draws == FLOOR_DRAWS else {"floor_draws": self.floor_draws}),  # absent of old ones
         }
 
     @cached_property
