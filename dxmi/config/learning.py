@@ -76,6 +76,8 @@ class LearningConfig:
         decay: none keeps the learning rates, cosine lowers them to zero over the run
         ema: decay of the moving average of the sampler's weights (and of the value's, where the sampler follows its
             gradient), which is what gets evaluated and exported
+        ema_ramp: whether that decay rises to its value, as (1 + n)/(10 + n) in the n-th update, so that the start is
+            soon forgotten
 
     Raises:
         ConfigError: a value is out of range
@@ -87,6 +89,7 @@ class LearningConfig:
     clip: ClipConfig = field(default_factory=lambda: ClipConfig(sampler=0.1))
     decay: Literal["none", "cosine"] = "none"
     ema: float = 0.99
+    ema_ramp: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.ema < 1, "ema", f"{self.ema} is not in [0, 1)")

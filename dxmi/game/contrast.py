@@ -9,8 +9,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from dxmi.api import Energy, NoisedData
+from dxmi.api import Energy, NoisedData, noise_level
 from dxmi.api.noise import per_row
+from dxmi.api.schedule import PURE_NOISE
 from dxmi.config.game import GameConfig
 from dxmi.game.energy_losses import energy_loss
 from dxmi.game.players import Players
@@ -28,6 +29,8 @@ class Nodes:
 
     def __init__(self, sampler: NoisedData, noise: float = 0.0, renoise: float = 0.0):
         self.sampler, self.noise, self.renoise = sampler, noise, renoise
+        noisiest = noise_level(*sampler.at_level(torch.full((1,), PURE_NOISE)))  # what is above it, it does not know
+        self.highest = min(PUREST, float(noisiest))
 
     @property
     def last(self) -> int:
@@ -53,7 +56,7 @@ class Nodes:
         if not self.renoise:
             return x, level
         chosen = torch.rand(len(x), device=x.device) < self.renoise
-        higher = level + torch.rand_like(level) * (PUREST - level).clamp_min(0)
+        higher = level + torch.rand_like(level) * (self.highest - level).clamp_min(0)
         return torch.where(per_row(chosen, x), self.carried(x, level, higher), x), torch.where(chosen, higher, level)
 
     def carried(self, x: Tensor, level: Tensor, higher: Tensor) -> Tensor:

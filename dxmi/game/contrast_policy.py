@@ -34,22 +34,25 @@ class ContrastPolicyUpdate:
         self.nodes = Nodes(cast(NoisedData, players.sampler), game.noise, game.renoise)
 
     def __call__(self, state: State) -> dict[str, Tensor]:
-        """``policy_loss`` and ``policy_gradient``, and what the terms log."""
-        log: dict[str, Tensor] = {}
+        """``policy_loss`` and ``policy_gradient``, and what the terms log, averaged over transitions."""
+        log: dict[str, list[Tensor]] = {"policy_loss": []}
         with frozen(*self.players.judges()):
             gradient = self.players.descend("sampler", self.losses(state, log))
-        return {**log, "policy_gradient": gradient}
+        whole = torch.stack(log.pop("policy_loss")).sum()
+        means = {name: torch.stack(values).mean() for name, values in log.items()}
+        return {"policy_loss": whole, **means, "policy_gradient": gradient}
 
-    def losses(self, state: State, log: dict[str, Tensor]) -> Iterator[Tensor]:
+    def losses(self, state: State, log: dict[str, list[Tensor]]) -> Iterator[Tensor]:
         """What is descended of each transition."""
         weights = self.nodes.weights(self.game.node_weights)
         for k in range(self.nodes.last):
             cost, x_next = self.cost(state, k)
             loss = weights[k] * cost
-            log["policy_loss"] = loss.detach() + log.get("policy_loss", 0)
-            for term in filter(None, [term(state, k, x_next) for term in self.terms]):
-                loss = loss + term[0]
-                log |= term[1]
+            log["policy_loss"].append(loss.detach())
+            for term, found in filter(None, [term(state, k, x_next) for term in self.terms]):
+                loss = loss + term
+                for name, value in found.items():
+                    log.setdefault(name, []).append(value)
             yield loss
 
     def cost(self, state: State, k: int) -> tuple[Tensor, Tensor]:

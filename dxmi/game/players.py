@@ -116,10 +116,12 @@ class Players:
         for module in filter(None, players.values()):
             module.to(self.accelerator.device)
         # Copied before accelerate wraps forward in its mixed precision: what is exported runs without it too.
-        self.ema = averaged(sampler, self.learning.ema)
+        self.ema = averaged(sampler, self.learning.ema, self.learning.ema_ramp)
         guided = isinstance(sampler, ValueGuided)
-        self.value_ema = averaged(value, self.learning.ema) if guided and value is not None else None
-        self.target_value = averaged(value, target, ramp=False) if target and value is not None else None
+        self.value_ema = (
+            averaged(value, self.learning.ema, self.learning.ema_ramp) if guided and value is not None else None
+        )
+        self.target_value = averaged(value, target) if target and value is not None else None
         for name, player in players.items():
             if player is not None and any(p.requires_grad for p in player.parameters()):
                 optim = make_optimizer(player, self.learning, self._rate(name))
@@ -191,7 +193,7 @@ class Players:
         return float(self.learning.lr.energy if rate is None else rate)
 
 
-def averaged(module: nn.Module, decay: float, ramp: bool = True) -> AveragedModel:
+def averaged(module: nn.Module, decay: float, ramp: bool = False) -> AveragedModel:
     """A copy that follows the module's weights as their exponential moving average; what is frozen the two share.
 
     With ``ramp`` the decay rises to its value as ``(1 + n)/(10 + n)`` in the n-th update: the start is soon forgotten.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Generator, Tensor
 
 from dxmi.api import KnowsPaths
@@ -43,17 +44,22 @@ class WarmStart:
         sampler = players.sampler
         optimizer = torch.optim.Adam([p for p in sampler.parameters() if p.requires_grad])
         rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=settings.rounds)
+        # Not by ``prepare``, or checkpoints would hold it. With float16 its steps have to go by the scaler.
+        scaled = AcceleratedOptimizer(optimizer, device_placement=False, scaler=players.accelerator.scaler)
         for i in range(settings.rounds):
-            loss = self.loss(i % sampler.steps, batch)
-            descend(loss, sampler, optimizer, players.accelerator, None, failure, alone=sampler)
+            loss = self.loss(i % sampler.steps, batch, self.generator)
+            descend(loss, sampler, scaled, players.accelerator, None, failure, alone=sampler)
             rates.step()
             yield float(loss.detach())
         players.ema.module.load_state_dict(sampler.state_dict())
 
-    def loss(self, k: int, batch: int) -> Tensor:
-        """The loss of transition k on some of the paths, a scalar."""
+    def loss(self, k: int, batch: int, generator: Generator | None = None) -> Tensor:
+        """The loss of transition k on some of the paths, a scalar. They are chosen by ``generator``, or by torch's own.
+
+        The state of torch's own is in checkpoints, so that a resumed run goes on with the same paths.
+        """
         device = self.players.accelerator.device
-        rows = torch.randint(self.xs.shape[1], (batch,), generator=self.generator)
+        rows = torch.randint(self.xs.shape[1], (batch,), generator=generator)
         x, x_next = self.xs[k, rows].to(device), self.xs[k + 1, rows].to(device)
         cond = None if self.cond is None else self.cond[rows].to(device)
         return self.sampler.path_loss(x, torch.full((batch,), k, device=device), x_next, cond)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from dxmi.api import ConfigError
 from dxmi.api.files import whole_file
+from dxmi.config import Checked, TrainConfig
 from dxmi.config.yaml_files import differences
 from dxmi.runs.folder import Run, holds_network
 
@@ -86,6 +87,17 @@ def refuse(run: Path, resume: bool, resolved: dict[str, Any]) -> None:
         )
     if resume and before is None:
         raise ConfigError("resume", f"{run} holds no run", "leave it out to start one")
-    differing = differences(before.config, resolved) if before is not None else []
+    differing = differences(completed(before.config), resolved) if before is not None else []
     if resume and differing:
         raise ConfigError("resume", f"the config differs from {run / 'run.yaml'}: {'; '.join(differing)}")
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run of an earlier version with the keys that have come since, at their defaults.
+
+    One that this version does not take stays as it is, so that the difference tells which key.
+    """
+    try:
+        return Checked(TrainConfig, config).resolved
+    except ConfigError:
+        return config

@@ -139,17 +139,16 @@ def test_adaptive_velocity(accelerator):
     assert torch.equal(other.state.s2, game.state.s2)
 
 
-def test_average_follows_the_sampler(accelerator):
-    """The first update copies, the n-th one after it keeps (1 + n)/(10 + n) of what was, at most ema."""
-    sampler = OneStep()
-    game = build_game(
-        Quadratic(), sampler, game=GameConfig(warmup=0), learning=LearningConfig(ema=0.2), accelerator=accelerator
-    )
+@pytest.mark.parametrize(("ramp", "decays"), [(False, [0.5, 0.5, 0.5]), (True, [2 / 11, 3 / 12, 4 / 13])])
+def test_average_follows_the_sampler(ramp, decays, accelerator):
+    """The first update copies, the next ones move by 1 - ema, which with a ramp is larger at the start."""
+    sampler, learning = OneStep(), LearningConfig(ema=0.5, ema_ramp=ramp)
+    game = build_game(Quadratic(), sampler, game=GameConfig(warmup=0), learning=learning, accelerator=accelerator)
     game.round(torch.ones(8, 1), (8, 1))
     expected = sampler.mean.item()
-    for kept in (2 / 11, 0.2, 0.2):
+    for decay in decays:
         game.round(torch.ones(8, 1), (8, 1))
-        expected = kept * expected + (1 - kept) * sampler.mean.item()
+        expected = decay * expected + (1 - decay) * sampler.mean.item()
         assert game.players.ema.module.mean.item() == pytest.approx(expected)
 
 
