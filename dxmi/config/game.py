@@ -59,7 +59,8 @@ class GameConfig:
         r2: the same at samples
         penalties: how r1 and r2 have that norm: exact (a second derivative of the network), or differences (of energies
             at states a small random step apart, which any network and any sharding can do)
-        energy_steps: how many times the energy learns in a round, on the same data and samples with new noise
+        energy_steps: how many times the energy learns in a round, on the same data and samples with new noise; r1 and
+            r2 are in the first of them alone, as many times as heavy
         renoise: with contrast, the share of states that are carried on to a random higher noise level first
         node_weights: with contrast, how much the sampler minds each node: gain (less where its network's output moves
             the state more, MATH 3.9) or equal

@@ -88,15 +88,15 @@ class ContrastUpdate:
 
     def __call__(self, state: State) -> dict[str, Tensor]:
         """``e_data`` and ``e_sample`` at the end, ``gap_k`` between them at node k, ``energy_size``, ``_gradient``."""
-        return means([self.step(state) for _ in range(self.game.energy_steps)])
+        return means([self.step(state, i) for i in range(self.game.energy_steps)])
 
-    def step(self, state: State) -> dict[str, Tensor]:
-        """One step of the optimiser; the nodes one after the other, so that memory is that of one."""
+    def step(self, state: State, i: int) -> dict[str, Tensor]:
+        """The i-th step of the optimiser in a round; the nodes one after the other, so that memory is that of one."""
         log: dict[str, Tensor] = {}
-        log["energy_gradient"] = self.players.descend("energy", self.losses(state, log))
+        log["energy_gradient"] = self.players.descend("energy", self.losses(state, log, i))
         return log
 
-    def losses(self, state: State, log: dict[str, Tensor]) -> Iterator[Tensor]:
+    def losses(self, state: State, log: dict[str, Tensor], i: int = 0) -> Iterator[Tensor]:
         """The energy's loss at each node, whose mean is descended."""
         assert state.data is not None
         network, cond, n = self.players.networks["energy"], state.cond, len(state.data)
@@ -106,7 +106,7 @@ class ContrastUpdate:
             drawn, drawn_level = self.nodes.seen(state.xs[k], k)
             level = torch.cat([real_level, drawn_level])
             energy = partial(call, network, level, both)
-            loss, e = energy_loss(self.game, energy, torch.cat([real, drawn]), n)
+            loss, e = energy_loss(self.game, energy, torch.cat([real, drawn]), n, i)
             log[f"gap_{k}"] = e[n:].mean() - e[:n].mean()
             log |= {"e_data": e[:n].mean(), "e_sample": e[n:].mean(), "energy_size": e.abs().mean()}
             yield loss / self.nodes.last

@@ -81,7 +81,9 @@ def squared_differences(energy: Callable[[Tensor], Tensor], energies: Tensor, x:
     return ((energy(x + DIFFERENCE * torch.randn_like(x)) - energies) / DIFFERENCE).square()
 
 
-def energy_loss(game: GameConfig, energy: Callable[[Tensor], Tensor], x: Tensor, data: int) -> tuple[Tensor, Tensor]:
+def energy_loss(
+    game: GameConfig, energy: Callable[[Tensor], Tensor], x: Tensor, data: int, step: int = 0
+) -> tuple[Tensor, Tensor]:
     """The loss that ``game`` names with its regularisers, a scalar, and the energies (B+B',) that it is of.
 
     Args:
@@ -89,8 +91,11 @@ def energy_loss(game: GameConfig, energy: Callable[[Tensor], Tensor], x: Tensor,
         energy: ``E(x)``, whose parameters learn
         x: data and samples (B+B',*S); one forward pass over both, so that DDP sees one
         data: how many of them are data, B: the first
+        step: which of the round's ``energy_steps`` it is, from 0: gradient penalties are in the first alone, as many
+            times as heavy (lazy regularisation, StyleGAN2, arXiv 1912.04958)
     """
-    penalised, differences = game.r1 > 0 or game.r2 > 0, game.penalties == "differences"
+    lazy = game.energy_steps if step == 0 else 0
+    penalised, differences = lazy * (game.r1 + game.r2) > 0, game.penalties == "differences"
     x = x.detach().requires_grad_(penalised and not differences)
     energies = energy(x)
     e_data, e_sample = energies[:data], energies[data:]
@@ -107,5 +112,5 @@ def energy_loss(game: GameConfig, energy: Callable[[Tensor], Tensor], x: Tensor,
         loss = loss + game.gamma * squared(e_data, e_sample)
     if penalised:
         squares = squared_differences(energy, energies, x) if differences else squared_gradients(energies, x)
-        loss = loss + game.r1 * squares[:data].mean() + game.r2 * squares[data:].mean()
+        loss = loss + lazy * game.r1 * squares[:data].mean() + lazy * game.r2 * squares[data:].mean()
     return loss, energies.detach()

@@ -37,16 +37,16 @@ class EnergyUpdate(EnergyWatch):
 
     def learn(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """``game.energy_steps`` steps on batches (B,*S)."""
-        return means([self.step(data, sample, cond) for _ in range(self.game.energy_steps)])
+        return means([self.step(data, sample, cond, i) for i in range(self.game.energy_steps)])
 
-    def step(self, data: Tensor, sample: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
-        """One step of the optimiser."""
+    def step(self, data: Tensor, sample: Tensor, cond: Tensor | None, i: int) -> dict[str, Tensor]:
+        """The i-th step of the optimiser in a round."""
         both = torch.cat([data, sample])
         both = both + self.game.noise * torch.randn_like(both)
         end = torch.full((len(both),), self.players.sampler.steps, device=both.device)
         told = end, None if cond is None else torch.cat([cond, cond])
         network = self.players.networks["energy"]
-        loss, e = energy_loss(self.game, lambda x: network(x, *told), both, len(data))
+        loss, e = energy_loss(self.game, lambda x: network(x, *told), both, len(data), i)
         gradient = self.players.descend("energy", loss)
         log = {"e_data": e[: len(data)].mean(), "e_sample": e[len(data) :].mean()}
         return {**log, "energy_size": e.abs().mean(), "energy_gradient": gradient}

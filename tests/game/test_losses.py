@@ -123,6 +123,16 @@ def test_a_game_adds_up_its_terms(options, expected):
     assert energies.tolist() == slopes.tolist()
 
 
+def test_penalties_are_once_a_round_and_as_many_times_as_heavy():
+    x, game = torch.ones(2, 1, dtype=torch.float64), GameConfig(gamma=0.0, r1=0.5, energy_steps=3)
+
+    def energy(x):
+        return 2 * x.squeeze(1)
+
+    assert energy_loss(game, energy, x, 1, step=0)[0].item() == pytest.approx(3 * 0.5 * 4)
+    assert energy_loss(game, energy, x, 1, step=1)[0].item() == 0
+
+
 def test_penalties_by_differences_are_those_by_gradients_on_average():
     """E = a.x: |a.(h u)|^2/h^2 has the mean |a|^2 whatever the step is; of a curved E it is close."""
     torch.manual_seed(0)
