@@ -75,6 +75,23 @@ def test_learning_lowers_the_loss_of_every_transition_and_sets_the_average(teach
     assert not players.optimizers["sampler"].state  # the game starts with none of its momenta
 
 
+def test_each_transition_lands_on_its_own_paths_next_node(teacher, monkeypatch):
+    """With the conditions of those paths; every one of them is among those that are learned from."""
+    game, seen = game_of(teacher), set()
+    rows = torch.arange(24.0)
+    game.warm_start.xs = (100 * torch.arange(4.0)[:, None] + rows)[..., None, None, None].expand(4, 24, 1, 8, 8)
+    game.warm_start.cond, game.warm_start.generator = rows, None
+
+    def path_loss(x, t, x_next, cond):
+        assert x.shape == (40, 1, 8, 8) and torch.equal(x_next, x + 100) and torch.equal(x[:, 0, 0, 0], 100 * t + cond)
+        seen.update(zip(t.tolist(), cond.tolist(), strict=True))
+        return 0 * sum(p.sum() for p in game.players.sampler.parameters())
+
+    monkeypatch.setattr(game.players.sampler, "path_loss", path_loss)
+    list(game.warm_start.learn(40))
+    assert seen == {(k, float(row)) for k in range(3) for row in range(24)}
+
+
 def test_the_learning_rate_rises_and_falls_once(teacher, monkeypatch):
     rates, step = [], torch.optim.Adam.step
 
@@ -98,7 +115,7 @@ def test_with_float16_every_step_goes_by_the_scaler(teacher, monkeypatch):
     accelerator = game.players.accelerator
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     monkeypatch.setattr(accelerator, "scaler", scaler)
-    monkeypatch.setattr(accelerator, "unscale_gradients", lambda scaled: scaler.unscale_(scaled.optimizer))
+    monkeypatch.setattr(accelerator, "unscale_gradients", lambda of: scaler.unscale_(getattr(of, "optimizer", of)))
     game.warm_start.draw(generator(0, 0))
     learning = game.warm_start.learn(8)
     assert next(learning) > 0 and scaler.get_scale() == 2.0**8
