@@ -35,10 +35,10 @@ class Settings:
     rate: float = 2e-4
     intervals: int = 48
     target: float = 0.95
-    clamped: int = 0
+    clamped: int = 1
 
 
-TRIALS: tuple[dict[str, Any], ...] = ({}, {"rate": 5e-4}, {"intervals": 24}, {"clamped": 1})
+TRIALS: tuple[dict[str, Any], ...] = ({}, {"rate": 5e-5}, {"intervals": 24}, {"clamped": 0})
 
 
 class Segments:

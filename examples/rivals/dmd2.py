@@ -86,8 +86,8 @@ def train(task: Task, settings: Settings) -> Match:
     """Two time scales until the time is up: the fake score and the critic, then the student."""
     match = Match(task, eta=0.5)
     student, critic = match.student, match.critic(noised=True) if settings.critic else None
-    if settings.renoised:
-        renoise(student)
+    for sampler in (student, match.average.module) if settings.renoised else ():
+        renoise(sampler)
     fake = student.score_network()
     learner, scorer = Learner(match, student.network, settings.rate), Learner(match, fake, settings.fake_rate)
     judge = None if critic is None else Learner(match, critic, settings.fake_rate)

@@ -181,6 +181,16 @@ def test_renoised_steps_keep_nothing_of_their_noise(teacher):
         assert law.std.flatten()[0].item() == pytest.approx(noise.sigmas[k + 1].item(), rel=1e-5)
 
 
+def test_the_product_makes_the_steps_that_were_learned(teacher, monkeypatch):
+    """The average is what is saved; SFT-PG takes the noise of the last step out of it."""
+    for name, last in (("dmd2", 2e-3), ("sft_pg", 2e-3), ("critic", 2e-3)):
+        match = played(name, teacher, monkeypatch)
+        product, student = match.average.module, match.student
+        assert product.schedule.config.eta == student.schedule.config.eta
+        torch.testing.assert_close(product.stds[:-1], student.stds[:-1])
+        assert product.stds[-1].item() == pytest.approx(last)
+
+
 def test_the_fake_score_learns_the_mean_of_what_it_sees():
     """Of one point m the noise's error is ``alpha/sigma*|guess - m|`` squared."""
     dmd2, student = load("dmd2"), Normal(mean=0.3)
@@ -276,7 +286,7 @@ def measured(monkeypatch, tmp_path):
         words = dict(zip(command[2::2], command[3::2], strict=False))
         asked.append(command)
         sets = command[command.index("--set") + 1 :] if "--set" in command else []
-        distance = 0.1 * (1 + int(words["--seed"])) / (2 if "rate=0.0005" in sets else 1)
+        distance = 0.1 * (1 + int(words["--seed"])) / (2 if "rate=5e-05" in sets else 1)
         if "solver.py" in command[1]:
             distance = 2 / int(words["--steps"])
         names = ("fd_digits", "fd_digits_shares_right", "class_tv", "recall", "nearest_median")
@@ -315,8 +325,8 @@ def test_the_best_trial_with_seed_0_goes_on(measured, capsys):
     given = ["--only", "consistency", "--steps", 4, "--seconds", 60, "--seeds", 0, 1, "--trials", 4]
     assert measured.main(*given) == 0
     cells = json.loads(measured.file.read_text())["cells"]
-    assert len(cells) == 5 and "consistency/4/1/rate=0.0005" in cells
-    assert "| consistency (rate=0.0005) | 4 | 0.075 (0.05, 0.1) |" in capsys.readouterr().out
+    assert len(cells) == 5 and "consistency/4/1/rate=5e-05" in cells
+    assert "| consistency (rate=5e-05) | 4 | 0.075 (0.05, 0.1) |" in capsys.readouterr().out
 
 
 def test_free_solvers_say_what_a_student_is_like(measured, tmp_path, capsys):
