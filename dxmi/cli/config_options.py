@@ -24,7 +24,7 @@ def configured(kind: Any, options: argparse.Namespace, overrides: list[str]) -> 
         print(help_text(kind, read_yaml(options.config, overrides) if options.config else {}, options.command))
         return None
     if options.config is None:
-        raise ConfigError(options.command, "give a config file, such as configs/digits.yaml")
+        raise ConfigError(options.command, "give a config file, such as configs/digits_t4.yaml")
     _, given = without_format(read_yaml(options.config, overrides), Path(options.config))
     for key, command in {"chains": "sample", "sampler": "train", "unet": "pretrain", "objective": "pretrain"}.items():
         if key in given and command != options.command and key not in kind.__dataclass_fields__:

@@ -59,8 +59,8 @@ def distance_of(rows: Sequence[Mapping[str, Any]]) -> str | None:
 def likened(rows: Sequence[dict[str, Any]], subjects: int = 1) -> list[dict[str, Any]]:
     """The rows, of which the first ``subjects`` say by ``steps_like`` how many steps of the best solver they are like.
 
-    Solvers are the other rows with equal names at several numbers of steps; the best one needs the fewest. A row is
-    left as it is where there is no solver, or a distance is not positive.
+    Solvers are the other rows with equal names at several numbers of steps; the best one needs the fewest, and where
+    none is as good it comes nearest. A row is left as it is where there is no solver, or a distance is not positive.
 
     Returns:
         rows with ``steps_like``: ``{solver, metric, steps, between, bound}``, as of ``Like``
@@ -74,7 +74,9 @@ def likened(rows: Sequence[dict[str, Any]], subjects: int = 1) -> list[dict[str,
     for i, row in enumerate(rows[:subjects]):
         if several and row["metrics"].get(metric, 0) > 0:
             found = {name: steps_like(row["metrics"][metric], solver) for name, solver in several.items()}
-            best = min(found, key=lambda name: (ORDER[found[name].bound], found[name].steps))
+            best = min(
+                found, key=lambda name: (ORDER[found[name].bound], found[name].steps, min(several[name].values()))
+            )
             out[i] = row | {"steps_like": {"solver": best, "metric": metric, **found[best]._asdict()}}
     return out
 

@@ -1,7 +1,7 @@
 """Energies of the digits as outlier scores: trained without one digit by PCD and by DxMI, AUROC in one table.
 
 For each ``--held-out`` digit: its images are taken out, a fifth of the others is kept for the test, and both energies
-learn from the rest (configs/digits_pcd.yaml and configs/digits.yaml); so does the teacher that DxMI's sampler starts
+learn from the rest (configs/digits_pcd.yaml and configs/digits_td.yaml); so does the teacher that DxMI's sampler starts
 from (configs/digits_teacher.yaml), since the shipped one has seen every digit. An AUROC is the share of pairs, one test
 image and one outlier, in which the outlier has the higher energy: .5 is chance, and less is told as it is. Outliers are
 the held-out digit, the test images with their pixels shuffled, and uniform noise. The yardstick is the distance to the
@@ -107,7 +107,7 @@ def compare(source: DataConfig, held_out: int, given: argparse.Namespace, folder
     scores["PCD"] = timed("PCD", lambda: energy("digits_pcd.yaml", own, folder / "pcd", given.rounds, given.seed))
     made = timed("teacher", lambda: teacher(data, folder / "teacher", given.teacher_steps, given.seed))
     own |= {"sampler.teacher": str(made)}
-    scores["DxMI"] = timed("DxMI", lambda: energy("digits.yaml", own, folder / "dxmi", given.rounds, given.seed))
+    scores["DxMI"] = timed("DxMI", lambda: energy("digits_td.yaml", own, folder / "dxmi", given.rounds, given.seed))
     outliers = {f"digit {held_out}": digit, **corrupted(inliers, given.seed)}
     found = {kind: {name: auroc(score, inliers, x) for name, score in scores.items()} for kind, x in outliers.items()}
     sizes = {"trained_on": len(trained), "inliers": len(inliers), "digit": len(digit)}
@@ -140,7 +140,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
-    source, results = DataConfig(**read_yaml(CONFIGS / "digits.yaml")["data"]), []
+    source, results = DataConfig(**read_yaml(CONFIGS / "digits_td.yaml")["data"]), []
     facts = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "threads": 1}
     facts |= {"dxmi": version("dxmi"), "torch": torch.__version__, "anomaly": Anomaly().stamp(), "seed": given.seed}
     facts |= {"rounds": given.rounds or "the configs'", "teacher_steps": given.teacher_steps}

@@ -1,8 +1,8 @@
 """A noise-conditional score model under annealed Langevin against a DDPM teacher: Fréchet distances in one table.
 
 Trains configs/digits_scores.yaml (or takes ``--model``, a folder that ``dxmi pretrain`` left) and draws with it; the
-teacher is that of configs/digits.yaml, under DDIM with 50 steps and under its own ancestral steps, all 1000. Every row
-is drawn by a stock diffusers pipeline, from the same seeds, and measured by the evaluator of configs/digits.yaml.
+teacher is that of configs/digits_td.yaml, under DDIM with 50 steps and under its own ancestral steps, all 1000. Every row
+is drawn by a stock diffusers pipeline, from the same seeds, and measured by the evaluator of configs/digits_td.yaml.
 
     python examples/benchmarks/score_models.py --out examples/benchmarks/score_models.json
 """
@@ -62,13 +62,13 @@ def rivals(model: Path, teacher: str) -> tuple[list[Candidate], int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a trained score model (default: train one)")
-    parser.add_argument("--samples", type=int, help="images of each row (default: as in configs/digits.yaml)")
+    parser.add_argument("--samples", type=int, help="images of each row (default: as in configs/digits_td.yaml)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that images are drawn from")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given, overrides = parser.parse_known_args()
     torch.set_num_threads(1)  # CPU-seconds of two threads count twice
 
-    digits = read_yaml(CONFIGS / "digits.yaml")
+    digits = read_yaml(CONFIGS / "digits_td.yaml")
     asked = {} if given.samples is None else {"samples": given.samples}
     evaluators = [build_plugin(Evaluator, e | {"metrics": ["fid"]} | asked) for e in digits["evaluators"]]
     images = load_images(DataConfig(**digits["data"]))

@@ -2,7 +2,7 @@ r"""The digits teacher under four solvers at six numbers of steps, and its stude
 
     python examples/benchmarks/solver_sweep.py --out examples/results/solvers
 
-Plays ``dxmi train configs/digits.yaml`` first, unless --student names such a run. Leaves table.md, report.json and
+Plays ``dxmi train configs/digits_td.yaml`` first, unless --student names such a run. Leaves table.md, report.json and
 picture.png: Fréchet distance over the digits classifier's features against calls of the network, the floor dashed.
 The other options are for another teacher; that of CIFAR-10 in examples/results/cifar10 is made by
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--reference", default=str(examples / "data" / "digits.parquet"), help="dataset")
     parser.add_argument("--floor", default="halves", help="dataset that stands for perfect samples, or halves")
     parser.add_argument("--extractor", default=str(examples / "extractors" / "digits.safetensors"))
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "digits.yaml", help="of the student")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "digits_td.yaml", help="of the student")
     parser.add_argument("--student", type=Path, help="a finished run of it")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

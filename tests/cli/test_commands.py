@@ -63,7 +63,7 @@ def test_samples_overwrite_nothing(given, usual, says, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["trian", "configs/digits.yaml"], "dxmi: trian: there is no such command; nearest: train\n"),
+        (["trian", "configs/digits_t4.yaml"], "dxmi: trian: there is no such command; nearest: train\n"),
         (["qqq"], "dxmi: qqq: there is no such command; nearest: train, pretrain, sample, evaluate, "),
         (["--stesp", "3"], "dxmi: --stesp: dxmi has no such option; give a command first; see 'dxmi --help'\n"),
         (["export", "run", "--out", "a", "--mode", "stok"], "dxmi: argument --mode: invalid choice: 'stok'"),

@@ -74,7 +74,7 @@ def test_a_check_of_a_config_reads_no_plugin_source(monkeypatch):
     asked = []
     monkeypatch.setattr(plugins, "file_problem", lambda point: asked.append(point.name))
     plugins.forget()
-    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits.yaml"))
+    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits_t4.yaml"))
     assert asked == []
     assert all(plugin.problem is None for plugin in plugins.installed(ENERGIES).values())
     assert {"conv", "mlp"} <= set(asked)
@@ -85,7 +85,7 @@ def test_the_entry_points_are_read_once(monkeypatch):
     times = []
     monkeypatch.setattr(plugins, "entry_points", lambda: times.append(1) or metadata.entry_points())
     plugins.forget()
-    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits.yaml"))
+    Checked(TrainConfig, read_yaml(ROOT / "configs" / "digits_t4.yaml"))
     plugins.load(ENERGIES, "mlp")
     assert len(times) == 1
 

@@ -21,7 +21,7 @@ from dxmi.cli import main
 from dxmi.config.yaml_files import Loader
 
 SMALL = {"steps": 2, "tracker": None, "compare_steps": [], "paths": 50, "long_chain": 2, "every.log": 1}
-KEPT = {"digits": "images", "gmm25_vgs": "density", "eight_gaussians_pcd": "pcd"}
+KEPT = {"digits_t4": "images", "gmm25_vgs": "density", "eight_gaussians_pcd": "pcd"}
 RUNNABLE = [page for page in PAGES if any(b.language in ("bash", "console", "python") for b in blocks(page))]
 
 
@@ -30,7 +30,10 @@ def small(command, source):
     if command in ("pretrain", "evaluate"):
         return {"steps": 2} if command == "pretrain" else {"n": 20}
     config = yaml.load(open(source), Loader) if isinstance(source, str) and source.endswith(".yaml") else {}
-    return SMALL | ({"evaluators.0.samples": 20} if config.get("evaluators") else {})
+    few = {"evaluators.0.samples": 20} if config.get("evaluators") else {}
+    if config.get("game", {}).get("warm_start"):
+        few |= {"game.warm_start.rounds": 2, "game.warm_start.paths": 8, "game.warm_start.steps": 4}
+    return SMALL | few
 
 
 def flags(options):
@@ -119,8 +122,8 @@ def test_python_and_the_command_do_the_same(place):
     (block,) = [b for b in blocks(ROOT / "README.md") if "dxmi.train(" in b.text]
     assert len(block.text.splitlines()) <= 12
     execute(block, {})
-    assert main(typed("dxmi train configs/digits.yaml", [])) == 0
-    command, python = place / "runs" / "digits", place / "runs" / "in_python"
+    assert main(typed("dxmi train configs/digits_t4.yaml", [])) == 0
+    command, python = place / "runs" / "digits_t4", place / "runs" / "in_python"
     for name in ("metrics.jsonl", "energy/model.safetensors", "pipeline/unet/diffusion_pytorch_model.safetensors"):
         assert (command / name).read_bytes() == (python / name).read_bytes(), name
     rows = [json.loads((run / "evaluation.json").read_text())["rows"] for run in (command, python)]

@@ -73,6 +73,7 @@ def test_a_student_at_the_ends():
     worse, better = (likened([row("student", 4, distance), *rows])[0] for distance in (5.5, 0.4))
     assert headlines([worse]) == ["student (4 steps) is like <2 steps of unipc, by fd_digits"]
     assert better["steps_like"]["bound"] == ">" and better["steps_like"]["steps"] == 4
+    assert headlines([better]) == ["student (4 steps) is like >4 steps of unipc, by fd_digits"]  # ddim is further off
 
 
 @pytest.mark.parametrize("metrics", [{"recall": 0.5}, {"fd_digits": -0.01}])
