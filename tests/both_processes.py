@@ -1,6 +1,7 @@
 """What each of two processes does: ``torchrun --nproc_per_node 2 tests/both_processes.py FOLDER``.
 
-The folder has the configs ``images.yaml`` and ``replay.yaml`` and a ``teacher``; each process leaves what it has.
+The folder has the configs ``images.yaml``, ``contrast.yaml`` and ``replay.yaml`` and a ``teacher``; each process leaves
+what it has.
 """
 
 import sys
@@ -41,6 +42,14 @@ def images(folder):
     return [p.detach() for player in players for p in player.parameters()] + [session.game.state.s2]
 
 
+def contrast(folder):
+    """The weights of all that learns, the sampler's average, and the paths of its own."""
+    session = played(folder, "contrast")
+    players = session.game.players
+    learned = [session.run.energy, session.run.sampler, players.score, session.average()]
+    return [p.detach() for player in learned for p in player.parameters()], session.game.warm_start.xs
+
+
 def replay(folder):
     """The weights, the states that are kept, and those of the last checkpoint."""
     session = played(folder, "replay")
@@ -65,6 +74,7 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     accelerator = Accelerator()
     found = {"processes": accelerator.num_processes, "replay": replay(place)}
+    found["contrast"] = contrast(place)
     found["evaluation"] = evaluation(place / "teacher", place / "two")
     found["images"] = images(place)  # last, since the end of a run parts the processes
     torch.save(found, place / f"{accelerator.process_index}.pt")

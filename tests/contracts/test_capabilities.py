@@ -28,7 +28,10 @@ from dxmi.api import (
     GaussianSampler,
     Imitates,
     KnownStart,
+    KnowsPaths,
+    KnowsScore,
     Marginals,
+    NoisedData,
     Noising,
     Particles,
     Perturbs,
@@ -40,7 +43,7 @@ from dxmi.chains.importance import weigh
 from dxmi.game.rollouts import perturb
 
 OF_ENERGIES = {Conditionals, Convolved, ExactDraws, Particles, StoredDraws}
-OF_SAMPLERS = {FromPipeline, Imitates, KnownStart, Marginals, Noising, Perturbs, ValueGuided}
+OF_SAMPLERS = {FromPipeline, Imitates, KnownStart, KnowsPaths, KnowsScore, Marginals, Noising, Perturbs, ValueGuided}
 EIGHT = {"preset": "eight_gaussians"}
 
 
@@ -87,11 +90,17 @@ def test_a_copy_of_a_mixture_draws_in_its_own_precision():
         (GaussianPolicy, {KnownStart, Marginals}),
         (VGS, {KnownStart, Marginals, Noising, ValueGuided}),
         (SphereVGS, {Perturbs, ValueGuided}),
-        (DiffusionSampler, {FromPipeline, Imitates}),
+        (DiffusionSampler, {FromPipeline, Imitates, KnowsPaths, KnowsScore}),
     ],
 )
 def test_a_sampler_has_no_method_that_it_cannot_do(kind, able):
     assert {of for of in OF_SAMPLERS if issubclass(kind, of)} == able
+
+
+def test_only_those_whose_states_are_data_with_noise_say_so():
+    """Which is what the value by contrast needs; to know a noising chain of one's own is not enough."""
+    assert isinstance(GaussianPolicy([2]), NoisedData)
+    assert not any(isinstance(sampler, NoisedData) for sampler in (VGS(3), SphereVGS(), MALA(), Before()))
 
 
 class Before(GaussianSampler):

@@ -52,7 +52,13 @@ OPTIONS = {
 DENSITIES = {"densities": {"name": "gaussian_mixture", "preset": "gmm9"}}  # what evaluators that read no images read
 # Teachers are no plugins of a config: a sampler finds them by the pipeline, and tests/teachers has their contract.
 INSTALLED = [(group, name) for group in KINDS for name in plugins.installed(group)]
-VALUES = [("conv", {"width": 8, "time": True}), ("mlp", {"time": True}), ("mlp", {"time": "noise"})]
+VALUES = [
+    ("conv", {"width": 8, "time": True}),
+    ("conv", {"width": 8, "time": "noise"}),
+    ("mlp", {"time": True}),
+    ("mlp", {"time": "noise"}),
+    ("teacher_features", {"teacher": "TEACHER", "noised": True, "tune": True}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,8 @@ def test_every_installed_plugin_keeps_its_contract(group, name, teacher, digits)
 
 
 @pytest.mark.parametrize(("name", "options"), VALUES)
-def test_networks_with_time_keep_the_contract_too(name, options):
+def test_networks_with_time_keep_the_contract_too(name, options, teacher):
+    options = {k: teacher if v == "TEACHER" else v for k, v in options.items()}
     check_energy(lambda: build_plugin(Energy, {"name": name, **options}), IMAGES)
 
 

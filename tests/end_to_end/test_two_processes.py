@@ -9,6 +9,7 @@ import torch
 import yaml
 from both_processes import evaluation
 from conftest import ROOT, image_run, replay_run
+from contrast_runs import contrast_run
 from safetensors.torch import load_file
 from tiny import tiny
 
@@ -21,7 +22,10 @@ def place(teacher, tmp_path_factory):
     folder, config = tmp_path_factory.mktemp("both"), image_run(teacher)
     config["game"] |= {"loss": "nce", "r1": 0.1, "imitate": 1.0}  # gradient penalty and imitation pass by DDP
     config["sampler"]["weights"] = "random"  # so that there is something to imitate
-    for name, run in (("images", config), ("replay", replay_run())):
+    runs = {"images": config, "replay": replay_run(), "contrast": contrast_run(teacher)}
+    runs["contrast"]["game"]["imitate"] = 1.0
+    runs["contrast"]["sampler"]["weights"] = "random"
+    for name, run in runs.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(run))
     tiny("ddpm", folder / "teacher")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -43,6 +47,13 @@ def test_two_processes_end_with_equal_weights(both, place):
     first, second = (one["images"] for one in both)
     assert len(first) > 20 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert (place / "images" / "pipeline" / "model_index.json").exists()
+
+
+def test_two_processes_learn_the_same_by_contrast_from_paths_of_their_own(both):
+    """Energy and sampler at all nodes, warm start, kept paths, distillation and imitation pass by DDP."""
+    (first, paths), (second, others) = (one["contrast"] for one in both)
+    assert len(first) > 40 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert paths.shape == others.shape and not torch.equal(paths, others)
 
 
 def test_two_processes_learn_the_same_from_states_of_their_own(both):
