@@ -57,7 +57,7 @@ def alarm(seconds: float) -> Iterator[None]:
         OutOfTime: at once, if they are not positive
     """
     if seconds <= 0:
-        raise OutOfTime("the parts before it left no time")
+        raise OutOfTime("no time was left for it")
     if threading.current_thread() is not threading.main_thread():
         yield
         return
