@@ -139,6 +139,7 @@ class GameConfig:
         kept = self.warm_start is not None and self.warm_start.keep > 0
         require(contrast or not kept, "game.warm_start.keep", "it is for value: contrast", "leave it out")
         require(self.value_steps == 1 or not contrast, "game.value_steps", idle, "set energy_steps")
+        require(not self.sweep or not contrast, "game.sweep", "contrast learns from all transitions", "leave it out")
         require(self.noised == 0 or not contrast, "game.noised", idle, "leave it out")
         require(
             self.noised == 0 or self.trace == 0, "game.noised", "TD(lambda) follows whole rollouts", "leave one at 0"

@@ -43,7 +43,10 @@ class ScoreDistillation:
 
 
 class ScoreUpdate:
-    """The samples' score network learns to denoise the samples of the round."""
+    """The samples' score network learns to denoise the samples of the round.
+
+    At nodes before the last that is the score of states as far as these are samples with noise, as at the optimum.
+    """
 
     def __init__(self, players: Players):
         self.players = players

@@ -50,12 +50,10 @@ def hinge(e_data: Tensor, e_sample: Tensor) -> Tensor:
 def relativistic(e_data: Tensor, e_sample: Tensor) -> Tensor:
     """``mean softplus(E_data - E_sample)`` of pairs (Jolicoeur-Martineau 2019; R3GAN, arXiv 2501.05441): a scalar.
 
-    Raises:
-        ValueError: there are not as many samples as data
+    Where there are fewer of the one, as at the end of few data, the rest of the other has no partner.
     """
-    if e_data.shape != e_sample.shape:
-        raise ValueError(f"{len(e_data)} data and {len(e_sample)} samples are no pairs")
-    return softplus(e_data - e_sample).mean()
+    pairs = min(len(e_data), len(e_sample))
+    return softplus(e_data[:pairs] - e_sample[:pairs]).mean()
 
 
 def squared(e_data: Tensor, e_sample: Tensor) -> Tensor:

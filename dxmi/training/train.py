@@ -98,7 +98,7 @@ def fill_replay(session: Session) -> None:
 def warm_up(session: Session) -> None:
     """Draw the teacher's paths, each process its own, and learn them unless a checkpoint is from after that."""
     warm_start, settings, data = session.game.warm_start, session.run.game.warm_start, session.run.data
-    if warm_start is None or settings is None or data is None:
+    if warm_start is None or settings is None or data is None or (session.game.rounds and not settings.keep):
         return
     session.screen.tell(f"warm start: drawing {settings.paths} paths of the teacher in {settings.steps} steps")
     warm_start.draw(generator(session.run.seed, session.accelerator.process_index))

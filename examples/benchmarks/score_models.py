@@ -1,8 +1,8 @@
 """A noise-conditional score model under annealed Langevin against a DDPM teacher: Fréchet distances in one table.
 
 Trains configs/digits_scores.yaml (or takes ``--model``, a folder that ``dxmi pretrain`` left) and draws with it; the
-teacher is that of configs/digits_td.yaml, under DDIM with 50 steps and under its own ancestral steps, all 1000. Every row
-is drawn by a stock diffusers pipeline, from the same seeds, and measured by the evaluator of configs/digits_td.yaml.
+teacher is that of configs/digits_td.yaml, under DDIM with 50 steps and under its own ancestral steps, all 1000. Every
+row is drawn by a stock diffusers pipeline, from the same seeds, and measured by the evaluator of that config.
 
     python examples/benchmarks/score_models.py --out examples/benchmarks/score_models.json
 """

@@ -34,7 +34,6 @@ def run(seed: int, folder: Path) -> dict:
         "seed": seed,
         "rows": told,
         "floor": {key: value for key, value in rows["student_4"].items() if "floor" in key},
-        "steps_like": next(row.get("steps_like") for row in evaluation["rows"] if row["name"] == "student"),
         "cost": json.loads(cost.read_text()) if cost.exists() else None,
         "stamp": evaluation["stamp"],
     }

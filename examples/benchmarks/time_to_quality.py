@@ -1,7 +1,7 @@
 """CPU-seconds until a four-step digits student is better than its teacher with fifty DDIM steps.
 
-dxmi's defaults (configs/digits_td.yaml, averaged weights) against the paper's settings (no average, Adam (.9, .999), all
-T transitions in turn, its learning rates times 1, 10 and 100), with the same networks, data and nodes, in one run.
+dxmi's defaults (configs/digits_td.yaml, averaged weights) against the paper's settings (no average, Adam (.9, .999),
+all T transitions in turn, its learning rates times 1, 10 and 100), with the same networks, data and nodes, in one run.
 Only the rounds are timed; the distance is measured every few rounds, outside the clock. The paper's settings may use
 ``--patience`` times the CPU-seconds that dxmi needed.
 

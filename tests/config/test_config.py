@@ -112,7 +112,7 @@ def test_wrong_keys_and_types_are_named(argument, says, config, write, tmp_path,
         ("--qqqq", "qqqq: no such key; see docs/config.md"),
         ("--game.qqqq", "game.qqqq: no such key; see docs/config.md"),
         ("--sampler.qqqq", "sampler.qqqq: no such key; --help lists them"),
-        ("--lr.qqqq", "lr.qqqq: no such key; nearest: energy, sampler, std, value"),
+        ("--lr.qqqq", "lr.qqqq: no such key; nearest: energy, sampler, std, value, score"),
         ("--energy.qqqq", "energy.qqqq: no such key; nearest: width, blocks, time, activation, classes, text"),
     ],
 )

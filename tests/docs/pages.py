@@ -8,7 +8,7 @@ from conftest import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
-READ = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md", ROOT / "examples" / "plugin" / "README.md"]
+READ = [*PAGES, ROOT / "CHANGELOG.md", *(ROOT / "examples" / part / "README.md" for part in ("", "plugin", "gpu"))]
 GENERATED = re.compile(r"<!-- from here on written by .*?<!-- up to here written by [^\n]*", re.S)
 FENCE = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 

@@ -48,11 +48,11 @@ def test_the_table_of_digits(digits):
     lines = [
         line.split("|")[1:-1]
         for line in (DOCS / "results.md").read_text().splitlines()
-        if re.match(r"\| \S+ \| \d* \| (3600|899)", line)
+        if re.match(r"\| \S+ \| \d* \| (10000|899)", line)
     ]
     rows = {(name.strip(), int(steps) if steps.strip() else None): cells for name, steps, *cells in lines}
     assert rows.keys() == digits.keys()
-    names = ("fd_digits", "kd_digits_mean", "is_digits_mean", "precision", "recall")
+    names = ("fd_digits", "fd_digits_shares_right", "class_tv", "precision", "recall")
     for key, (n, *cells) in rows.items():
         assert int(n) == digits[key]["samples"]
         for name, cell in zip(names, cells, strict=True):
@@ -71,18 +71,21 @@ def test_the_four_rows_of_the_readme(digits):
 def test_three_seeds():
     runs = held("three_seeds")["runs"]
     assert [run["seed"] for run in runs] == [0, 1, 2]
-    for page, start in (
-        (README, "2 the student has"),
-        (DOCS / "results.md", "(`examples/benchmarks/three_seeds.py`) the student has"),
-    ):
+    said = {
+        (README, "2 the student has"): ("student_4", "fd_digits"),
+        (README, "UniPC in ten steps"): ("teacher-unipc_10", "fd_digits"),
+        (DOCS / "results.md", "(`examples/benchmarks/three_seeds.py`) the student has"): ("student_4", "fd_digits"),
+        (DOCS / "results.md", "UniPC in ten steps"): ("teacher-unipc_10", "fd_digits"),
+        (DOCS / "results.md", "with shares put right"): ("student_4", "fd_digits_shares_right"),
+        (DOCS / "results.md", "against UniPC's"): ("teacher-unipc_10", "fd_digits_shares_right"),
+    }
+    for (page, start), (row, metric) in said.items():
         for text, run in zip(quoted(page, start, 3), runs, strict=True):
-            same(text, run["student"])
-    for text, run in zip(quoted(README, "fifty steps of DDIM", 3), runs, strict=True):
-        same(text, run["ddim_50"])
-    for text, run in zip(quoted(DOCS / "results.md", "solver at four steps", 3), runs, strict=True):
-        same(text, run["best_solver_at_same_steps"])
-    for text, run in zip(quoted(DOCS / "results.md", "under DDIM with fifty steps", 3), runs, strict=True):
-        same(text, run["ddim_50"])
+            same(text, run["rows"][row][metric])
+    shares = [run["rows"]["student_4"][f"class_share_{end}"] for run in runs for end in ("min", "max")]
+    least, most = quoted(DOCS / "results.md", "has between", 2)
+    same(least, min(shares))
+    same(most, max(shares))
 
 
 def test_learned_samplers():
