@@ -33,13 +33,13 @@ class Settings:
         noise: std of the noise on both, in units of the data
     """
 
-    rate: float = 2e-5
+    rate: float = 1e-4
     critic_rate: float = 5e-4
-    penalty: float = 0.05
+    penalty: float = 0.005
     noise: float = 0.05
 
 
-TRIALS: tuple[dict[str, Any], ...] = ({}, {"rate": 5e-5}, {"penalty": 0.005}, {"critic_rate": 2e-4})
+TRIALS: tuple[dict[str, Any], ...] = ({}, {"rate": 3e-4}, {"penalty": 0.05}, {"critic_rate": 2e-4})
 
 
 def samples(student: Any, x: Tensor) -> Tensor:
