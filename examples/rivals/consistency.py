@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from common import Learner, Match, Task
-from judge import play
+from measuring import play
 from torch import Tensor, nn
 
 from dxmi.api.noise import per_row

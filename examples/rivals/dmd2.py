@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from common import Learner, Match, Task
 from dxmi_plugins.schedulers.few_step import FewStepScheduler
-from judge import play
+from measuring import play
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from common import EXAMPLES
-from judge import in_one_line, judge_of, parser, pipeline_draw, task_of, write
+from measuring import in_one_line, judge_of, parser, pipeline_draw, task_of, write
 
 import dxmi
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from common import Learner, Match, Task, cycle
-from judge import play
+from measuring import play
 
 
 @dataclass(frozen=True)

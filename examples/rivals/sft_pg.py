@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from common import Learner, Match, Task, no_cost
-from judge import play
+from measuring import play
 from torch import Tensor
 
 from dxmi.api import Transition

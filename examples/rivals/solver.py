@@ -8,7 +8,7 @@ The solvers are those that ``dxmi train`` compares a student with.
 from __future__ import annotations
 
 from common import Match
-from judge import in_one_line, judge_of, parser, task_of, write
+from measuring import in_one_line, judge_of, parser, task_of, write
 
 from dxmi.api.errors import require
 

@@ -52,7 +52,7 @@ def test_each_leaves_a_pipeline_that_draws(name, settings, teacher, monkeypatch,
     untouched = match.student.original().network.state_dict()
     assert any(not torch.equal(p, untouched[key]) for key, p in match.student.network.state_dict().items())
     match.average.module.save_pretrained(tmp_path / "pipeline")
-    images = load("judge").pipeline_draw(tmp_path / "pipeline")(3, 2, torch.Generator().manual_seed(0))
+    images = load("measuring").pipeline_draw(tmp_path / "pipeline")(3, 2, torch.Generator().manual_seed(0))
     assert images.shape == (3, 1, 8, 8) and images.isfinite().all() and images.abs().max() <= 1
 
 
@@ -229,7 +229,7 @@ def call(module, monkeypatch, *words):
     """The command of a script; its exit status."""
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
     try:
-        module.main() if hasattr(module, "main") else load("judge").play("", module.train, module.Settings())
+        module.main() if hasattr(module, "main") else load("measuring").play("", module.train, module.Settings())
     except SystemExit as stop:
         return stop.code
     return 0
