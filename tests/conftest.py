@@ -38,6 +38,23 @@ def torch_home(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def own_torch_home(tmp_path, monkeypatch):
+    """For a test that must find nothing in the cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The shipped digits, as data."""
+    from dxmi.config import DataConfig
+    from dxmi.data import load_images
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
+        return load_images(DataConfig(path=str(DIGITS)))
+
+
 def load_benchmark(name):
     """A script of examples/benchmarks as a module."""
     return load_example(f"benchmarks/{name}")

@@ -1,6 +1,7 @@
 """Tiny randomly initialised pipelines of every kind of teacher: milliseconds to build, safetensors, no network."""
 
 import string
+from functools import cache
 
 import diffusers
 import torch
@@ -27,6 +28,16 @@ def tiny(kind, folder, **options):
     torch.manual_seed(0)
     KINDS[kind](**options).save_pretrained(folder)
     return folder
+
+
+def folders(factory, options=None):
+    """Where tiny pipelines lie, by kind: made when first asked for, with the options of their kind."""
+
+    @cache
+    def source(kind):
+        return str(tiny(kind, factory.mktemp(kind), **(options or {}).get(kind, {})))
+
+    return source
 
 
 def draw(pipeline, n=2, steps=2, seed=0, prompt="a digit", guidance=1.0, labels=None, **options):

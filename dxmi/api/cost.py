@@ -97,7 +97,9 @@ class Cost:
 
     def _told(self, t: Tensor) -> Tensor:
         """What the energy is told of a step t (B,)."""
-        return t if self.noise_levels is None else self.noise_levels[t]
+        if self.noise_levels is not None:
+            return self.noise_levels[t]
+        return torch.zeros_like(t) if self.energy.reads_noise else t  # of clean data, where nobody knows of noise
 
 
 def gradient_of(cost_to_go: CostToGo, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

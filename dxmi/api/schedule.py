@@ -13,9 +13,9 @@ PURE_NOISE = 1000.0
 
 
 def noise_level(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """How noisy ``alpha*x0 + sigma*eps`` is: ``2000/pi*atan(sigma/alpha)``, in [0, 1000], of a shape with both.
+    """How noisy ``alpha*x0 + sigma*eps`` is: ``2000/pi*atan(sigma/alpha)`` in [0, 1000], of a shape with both.
 
-    It depends on the ratio alone, so it means the same whatever a teacher's noise levels and number of steps are.
+    It depends on the ratio alone, so it means the same whatever a teacher's levels and number of steps are (MATH 3.7).
     """
     return torch.atan2(sigma, alpha) * (2 * PURE_NOISE / math.pi)
 

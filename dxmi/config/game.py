@@ -68,7 +68,8 @@ class GameConfig:
             what samples look like has against the teacher's (DMD2, arXiv:2405.14867)
         warm_start: what the sampler learns before the game; null for nothing
         avr: averaging factor of the adaptive velocity, in [0, 1]; 1 keeps its first values
-        time_cost: weight of the time cost that replaces the running cost in the value's target; null keeps the latter
+        time_cost: with td, weight of the time cost that replaces the running cost in the value's target; null keeps the
+            latter
         noise: std of the Gaussian noise on the data and samples that the energy compares, in units of the data; it
             hides what no sampler can imitate, such as the data's grey levels, and what tells training images by heart
         warmup: rounds at the start in which energy and value learn and the sampler stays as it is, or learns from its
@@ -136,6 +137,9 @@ class GameConfig:
             require(0 <= getattr(self, key) <= 1, f"game.{key}", f"{getattr(self, key)} is no share")
         contrast, idle = self.value == "contrast", "it is for value: td"
         require(self.distil == 0 or contrast, "game.distil", "it is for value: contrast", "leave it out")
+        for key, usual in (("renoise", 0.5), ("node_weights", "gain")):
+            own = getattr(self, key) == usual
+            require(own or contrast, f"game.{key}", "it is for value: contrast", "leave it out")
         kept = self.warm_start is not None and self.warm_start.keep > 0
         require(contrast or not kept, "game.warm_start.keep", "it is for value: contrast", "leave it out")
         require(self.value_steps == 1 or not contrast, "game.value_steps", idle, "set energy_steps")

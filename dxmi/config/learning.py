@@ -45,7 +45,7 @@ class RatesConfig:
         sampler: of the sampler's network
         std: of the logarithms of its standard deviations
         value: of a separate value network; null means the energy's
-        score: of the network of score distillation (``game.distil``)
+        score: of the network of score distillation (``game.distil``); null means the energy's
 
     Raises:
         ConfigError: a value is out of range
@@ -55,7 +55,7 @@ class RatesConfig:
     sampler: float = 1e-5
     std: float = 1e-3
     value: float | None = None
-    score: float = 3e-4
+    score: float | None = None
 
     def __post_init__(self) -> None:
         for key, rate in vars(self).items():

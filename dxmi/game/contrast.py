@@ -17,6 +17,9 @@ from dxmi.game.energy_losses import energy_loss
 from dxmi.game.players import Players
 from dxmi.game.state import State, means
 
+PUREST = 990.0
+"""the highest noise level that states are carried to: above it there is nothing left to tell apart"""
+
 
 class Nodes:
     """States at the nodes of a sampler's chain, as the energy sees them.
@@ -68,10 +71,6 @@ class Nodes:
         ratio = alpha_t / alpha
         extra = (sigma_t**2 - (ratio * sigma) ** 2).clamp_min(0).sqrt()
         return per_row(ratio, x) * x + per_row(extra, x) * torch.randn_like(x)
-
-
-PUREST = 990.0
-"""the highest noise level that states are carried to: above it there is nothing left to tell apart"""
 
 
 def call(network: Energy, level: Tensor, cond: Tensor | None, x: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ def learning_rows(run: TrainConfig) -> Iterator[Row]:
     fixed, kind, imitate = not isinstance(run.sampler, GaussianSampler), type(run.sampler).__name__, run.game.imitate
     valued = not fixed and (run.value is not None or any(True for _ in run.energy.parameters()))
     yield Row("game.value_steps", run.game.value_steps == 1 or valued, "there is no value to learn")
+    yield Row("game.energy_steps", run.game.energy_steps == 1 or run.data is not None, "a known density does not learn")
     learns = not fixed or run.data is not None
     yield Row("sampler", learns, "neither this chain nor a known density learns", "draw with 'dxmi sample'")
     yield Row("game.imitate", not (fixed and imitate), "a chain that cannot learn imitates nothing")
@@ -80,6 +81,7 @@ def value_rows(run: TrainConfig) -> Iterator[Row]:
     named = "name one with time, such as informed"
     yield Row("value", not (guided and none), "the sampler follows a value's gradient", named)
     yield Row("lr.value", run.lr.value is None or not none, "there is no value network of its own")
+    yield Row("lr.score", run.lr.score is None or run.game.distil > 0, "no score network learns without game.distil")
 
 
 def contrast_rows(run: TrainConfig) -> Iterator[Row]:

@@ -77,7 +77,7 @@ def start(session: Session, watch: ProxyWatch | None, resume: bool) -> None:
         if watch is not None:
             watch.reopen()
     fill_replay(session)
-    warm_up(session)
+    learn_paths(session)
     if session.run.tracker:
         session.accelerator.init_trackers("dxmi", config={"run": yaml.safe_dump(session.config.resolved)})
 
@@ -95,7 +95,7 @@ def fill_replay(session: Session) -> None:
         (session.out / "fill.json").write_text(json.dumps(drawn.diagnostics, indent=2) + "\n")
 
 
-def warm_up(session: Session) -> None:
+def learn_paths(session: Session) -> None:
     """Draw the teacher's paths, each process its own, and learn them unless a checkpoint is from after that."""
     warm_start, settings, data = session.game.warm_start, session.run.game.warm_start, session.run.data
     if warm_start is None or settings is None or data is None or (session.game.rounds and not settings.keep):

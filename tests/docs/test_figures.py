@@ -68,6 +68,14 @@ def test_the_four_rows_of_the_readme(digits):
         same(figure, digits[key, int(steps)]["metrics"]["fd_digits"])
 
 
+def test_the_data_drawn_again(digits):
+    found = digits["student", 4]["metrics"]
+    same(*quoted(README, "the data drawn again have", 1), found["fd_digits_floor"])
+    names = ("fd_digits_floor", "fd_digits_shares_right_floor", "class_tv_floor")
+    for text, name in zip(quoted(DOCS / "results.md", "10,000 of them, have", 3), names, strict=True):
+        same(text, found[name])
+
+
 def test_three_seeds():
     runs = held("three_seeds")["runs"]
     assert [run["seed"] for run in runs] == [0, 1, 2]

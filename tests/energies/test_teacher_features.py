@@ -10,7 +10,7 @@ from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
 from safetensors.torch import load_file
-from tiny import KINDS, tiny
+from tiny import KINDS, folders
 
 from dxmi.api import ConfigError, noise_level
 from dxmi.game.algorithm import build_game
@@ -22,15 +22,7 @@ every = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a kind of teacher lies."""
-    made = {}
-
-    def find(kind):
-        if kind not in made:
-            made[kind] = str(tiny(kind, tmp_path_factory.mktemp(kind)))
-        return made[kind]
-
-    return find
+    return folders(tmp_path_factory)
 
 
 def state(kind, folder, n=3):

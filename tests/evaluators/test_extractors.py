@@ -24,10 +24,7 @@ from dxmi.api import ConfigError
 from dxmi.api.fingerprint import file_sha256
 from dxmi.data import Images
 
-
-@pytest.fixture(autouse=True)
-def own_torch_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+pytestmark = pytest.mark.usefixtures("own_torch_home")
 
 
 def pixels(n, channels=3, side=20, seed=0):

@@ -25,23 +25,12 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from dxmi.api import ConfigError
-from dxmi.config import DataConfig
-from dxmi.data import Images, load_images
+from dxmi.data import Images
+
+pytestmark = pytest.mark.usefixtures("own_torch_home")
 
 EXAMPLES = ROOT / "examples"
 DIGITS, EXTRACTOR = EXAMPLES / "data" / "digits.parquet", str(EXAMPLES / "extractors" / "digits.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def own_torch_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-        return load_images(DataConfig(path=str(DIGITS)))
 
 
 @pytest.fixture(scope="module")

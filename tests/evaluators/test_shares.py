@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DIGITS, EXTRACTOR
+from conftest import EXTRACTOR
 from dxmi_plugins.evaluators.extractors.choose import make_extractor
 from dxmi_plugins.evaluators.fidelity.classes import class_figures, floors
 from dxmi_plugins.evaluators.fidelity.evaluator import Fidelity
@@ -13,23 +13,12 @@ from dxmi_plugins.evaluators.fidelity.resampled import KeptResamples, Resampled
 from torch import Generator
 
 from dxmi.api import ConfigError, HeldSamples
-from dxmi.config import DataConfig
-from dxmi.data import Images, load_images
+from dxmi.data import Images
+
+pytestmark = pytest.mark.usefixtures("own_torch_home")
 
 ALONE = HeldSamples(lambda n: torch.zeros(n))
 """stands for a single process"""
-
-
-@pytest.fixture(autouse=True)
-def own_torch_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-        return load_images(DataConfig(path=str(DIGITS)))
 
 
 def rows(n, d, seed=0):

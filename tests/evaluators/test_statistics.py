@@ -14,12 +14,9 @@ from dxmi.api import ConfigError
 from dxmi.api.fingerprint import file_sha256
 from dxmi.data import Images
 
+pytestmark = pytest.mark.usefixtures("own_torch_home")
+
 KEY = {"kind": "moments", "fingerprint": "f", "size": "3", "sha256": "s", "resize": "none"}
-
-
-@pytest.fixture(autouse=True)
-def own_torch_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
 def images(n, seed):

@@ -14,7 +14,7 @@ from dxmi_plugins.samplers.diffusion.student_network import Lora, merged, withou
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
 from safetensors.torch import load_file
-from tiny import draw, tiny
+from tiny import draw, folders
 from torch import Generator
 
 from dxmi.api import ConfigError
@@ -29,15 +29,7 @@ TEXT = ["sd", "sdxl", "sd3"]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Folders of tiny pipelines by kind."""
-    made = {}
-
-    def source(kind):
-        if kind not in made:
-            made[kind] = str(tiny(kind, tmp_path_factory.mktemp(kind)))
-        return made[kind]
-
-    return source
+    return folders(tmp_path_factory)
 
 
 def sampler(source, kind, lora=None, **options):

@@ -10,7 +10,7 @@ from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
-from tiny import tiny
+from tiny import folders, tiny
 from torch import Generator
 
 from dxmi.api import KnowsPaths
@@ -23,15 +23,7 @@ MEAN, STD = 0.3, 0.2
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Folders of tiny pipelines by kind."""
-    made = {}
-
-    def source(kind):
-        if kind not in made:
-            made[kind] = str(tiny(kind, tmp_path_factory.mktemp(kind), **FINE.get(kind, {})))
-        return made[kind]
-
-    return source
+    return folders(tmp_path_factory, FINE)
 
 
 def sampler(source, kind, steps=3, nodes="midpoints", **options):

@@ -7,7 +7,7 @@ from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
-from tiny import tiny
+from tiny import folders
 from torch import Generator
 
 from dxmi.api import KnowsScore, noise_level
@@ -18,15 +18,7 @@ TEXT = ["sd", "sdxl", "sd3"]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Folders of tiny pipelines by kind."""
-    made = {}
-
-    def source(kind):
-        if kind not in made:
-            made[kind] = str(tiny(kind, tmp_path_factory.mktemp(kind)))
-        return made[kind]
-
-    return source
+    return folders(tmp_path_factory)
 
 
 def sampler(source, kind, **options):

@@ -11,7 +11,7 @@ from dxmi_plugins.samplers.diffusion.sampler import DiffusionSampler
 from dxmi_plugins.samplers.diffusion.student_network import Lora
 from dxmi_plugins.schedulers.ancestral import AncestralScheduler
 from dxmi_plugins.teachers.teacher import load_teacher
-from tiny import draw, tiny
+from tiny import draw, folders
 from torch import Generator
 
 from dxmi.api import ConfigError
@@ -25,16 +25,7 @@ GUIDED = [*TEXT, "dit"]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Folders of tiny pipelines by kind."""
-    made = {}
-
-    def source(kind):
-        if kind not in made:
-            options = {"classes": 1000} if kind == "dit" else {}  # its pipeline guides with the label 1000
-            made[kind] = str(tiny(kind, tmp_path_factory.mktemp(kind), **options))
-        return made[kind]
-
-    return source
+    return folders(tmp_path_factory, {"dit": {"classes": 1000}})  # its pipeline guides with the label 1000
 
 
 def sampler(source, kind, steps=2, **options):

@@ -173,6 +173,7 @@ CHAIN = ["--sampler", "{name: langevin, steps: 3}"]
         (["--game.start", "data"], "game.start: data is for chains that cannot learn, or samplers that follow a value"),
         (["--replay", "{size: 9, every: 1}"], "replay: it is for samplers that follow a value"),
         (["--lr.value", "0.1"], "lr.value: there is no value network of its own"),
+        (["--lr.score", "0.1"], "lr.score: no score network learns without game.distil; leave it out"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(vectors, arguments, says, tmp_path, capsys):
@@ -197,6 +198,9 @@ TD = ["--game.value", "td", "--energy.time", "false"]
         (["--game.renoise", "-0.1"], "game.renoise: -0.1 is no share"),
         (["--game.renoise", ".nan"], "game.renoise: nan is no share"),
         (["--game.distil", "-1"], "game.distil: -1.0 is negative"),
+        (["--game.sweep", "true"], "game.sweep: contrast learns from all transitions; leave it out"),
+        ([*TD, "--game.distil", "0", "--game.renoise", "0.2"], "game.renoise: it is for value: contrast; leave it out"),
+        ([*TD, "--game.distil", "0", "--game.node_weights", "equal"], "game.node_weights: it is for value: contrast"),
         (["--game.value_steps", "2"], "game.value_steps: it is for value: td; set energy_steps"),
         (["--game.noised", "0.5"], "game.noised: it is for value: td; leave it out"),
         (["--game.warm_start.paths", "0"], "game.warm_start.paths: 0 is not positive"),

@@ -9,41 +9,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dxmi.api import ConfigError, Levels, noise_level
+from dxmi.api import ConfigError, Levels
+from dxmi_plugins.teachers.noise_table import NoiseTable
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out", "norm_out", "proj_out", "proj_out_1", "proj_out_2")
 
 
-class NoiseClock(nn.Module):
+class NoiseClock(NoiseTable):
     """What a teacher's network is told of a noise level, and what states are multiplied by to be what it knows.
 
     Clean states are shown as ``alpha*x`` at the cleanest level that it knows; others are as they should be already.
     """
 
+    scales: Tensor
+    """(N+1,) alpha of the cleanest level at clean states, 1 at the others"""
+
     def __init__(self, levels: Levels):
-        super().__init__()
-        self.levels: Tensor
-        self.timesteps: Tensor
-        self.scales: Tensor
-        known, times = noise_level(levels.alphas, levels.sigmas), torch.cat([levels.timesteps[:1], levels.timesteps])
-        self.register_buffer("levels", torch.cat([torch.zeros(1), known.float()]), persistent=False)
-        self.register_buffer("timesteps", times.float() if times.is_floating_point() else times, persistent=False)
-        scales = torch.cat([levels.alphas[:1].float(), torch.ones(len(known))])
+        super().__init__(levels)
+        scales = torch.cat([levels.alphas[:1].float(), torch.ones(len(levels.alphas))])
         self.register_buffer("scales", scales, persistent=False)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Level (B,) in [0, 1000] -> timestep, scale (B,).
-
-        Between the teacher's levels timesteps are interpolated, or the nearest where they are whole numbers.
-        """
-        level = level.to(self.levels)
-        after = torch.searchsorted(self.levels, level).clamp(1, len(self.levels) - 1)
-        low, high = self.levels[after - 1], self.levels[after]
-        share = ((level - low) / (high - low).clamp_min(torch.finfo(low.dtype).tiny)).clamp(0, 1)
-        scale = torch.lerp(self.scales[after - 1], self.scales[after], share)
-        if not self.timesteps.is_floating_point():
-            return self.timesteps[after - (share < 0.5).long()], scale
-        return torch.lerp(self.timesteps[after - 1], self.timesteps[after], share), scale
+        """Level (B,) in [0, 1000] -> timestep, scale (B,)."""
+        level = level.to(self.known)
+        return self.timestep(level), self.between(self.scales, level)
 
 
 class Enough(Exception):

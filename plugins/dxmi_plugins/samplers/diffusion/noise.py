@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dxmi.api import Levels, Schedule, noise_level
 from dxmi.api.noise import per_row
 from dxmi.api.schedule import PURE_NOISE
+from dxmi_plugins.teachers.noise_table import NoiseTable
 
 SMALL = 1e-3
 """an output of the network that moves no mean to where it is clipped"""
 
 
-class NoiseLevels(nn.Module):
+class NoiseLevels(NoiseTable):
     """What data with noise are to a teacher, by how noisy they are, ``noise_level`` in [0, 1000].
 
     A level tells ``sigma/alpha``. Which of the pairs with that ratio the teacher sees is read off its own N levels:
@@ -35,16 +36,12 @@ class NoiseLevels(nn.Module):
     """(T+1,) of the nodes, the last 0"""
     gains: Tensor
     """(T,) how far the mean of each step moves with the network's output (MATH 3.9)"""
-    known: Tensor
-    """(N+1,) clean data's level, 0, and the teacher's, rising"""
     inverses: Tensor
     """(N+1,) 1/hypot(alpha, sigma)"""
-    timesteps: Tensor
-    """(N+1,) what the network is told, at clean data as at the cleanest level; long where all are whole"""
 
     def __init__(self, levels: Levels, schedule: Schedule):
-        super().__init__()
-        alphas, sigmas, timesteps = (part.double() for part in (levels.alphas, levels.sigmas, levels.timesteps))
+        super().__init__(levels)
+        alphas, sigmas = levels.alphas.double(), levels.sigmas.double()
         zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
         t = torch.arange(len(schedule.stds))
         node_alphas, node_sigmas = (part.double() for part in schedule.level(t))
@@ -55,27 +52,16 @@ class NoiseLevels(nn.Module):
             "alphas": torch.cat([node_alphas, one]),
             "sigmas": torch.cat([node_sigmas, zero]),
             "gains": means.flatten().abs() / SMALL,
-            "known": torch.cat([zero, noise_level(alphas, sigmas)]),
             "inverses": torch.cat([one, 1 / torch.hypot(alphas, sigmas)]),
         }
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
-        self.whole = bool((timesteps == timesteps.round()).all())
-        timesteps = torch.cat([timesteps[:1], timesteps]).to(torch.int64 if self.whole else torch.float32)
-        self.register_buffer("timesteps", timesteps, persistent=False)
 
     def at(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """``alpha`` and ``sigma``, like level (B,); above the noisiest level that the teacher knows, those of it."""
         level = level.minimum(self.known[-1].to(level))
-        angle, radius = level * (math.pi / 2 / PURE_NOISE), 1 / self._between(self.inverses, level)
+        angle, radius = level * (math.pi / 2 / PURE_NOISE), 1 / self.between(self.inverses, level)
         return radius * angle.cos().clamp_min(0), radius * angle.sin()
-
-    def timestep(self, level: Tensor) -> Tensor:
-        """What the network is told at each level (B,): where timesteps are whole, that of the nearest known one."""
-        if not self.whole:
-            return self._between(self.timesteps, level)
-        place = self._between(torch.arange(len(self.known)), level).round().long()
-        return self.timesteps.to(level.device)[place]
 
     def seen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """States x (B,*S) at ``level`` (B,) as the network sees them, and its timesteps, ``alpha``, ``sigma``: (B,).
@@ -85,13 +71,6 @@ class NoiseLevels(nn.Module):
         shown = level.maximum(self.known[1].to(level))
         (given, _), (alpha, sigma) = self.at(level), self.at(shown)
         return per_row(alpha / given, x) * x, self.timestep(shown), alpha, sigma
-
-    def _between(self, values: Tensor, level: Tensor) -> Tensor:
-        """Values (N+1,) of the known levels, linear in between, at ``level`` (B,) and like it."""
-        known, values = self.known.to(level), values.to(level)
-        above = torch.searchsorted(known, level.contiguous()).clamp(1, len(known) - 1)
-        share = (level - known[above - 1]) / (known[above] - known[above - 1])
-        return values[above - 1].lerp(values[above], share.clamp(0, 1))
 
 
 class NoisedStates:
